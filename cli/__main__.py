@@ -1,0 +1,122 @@
+"""`./florin COMMAND`: what operators and developers type."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.errors import FlorinError
+
+ROOT = Path(__file__).parent.parent
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+app = typer.Typer(
+    help="Florin: a payment backend that a small team can trust with money.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Port of the API; 0 takes a free one.")] = 8080,
+    data: Annotated[Path, typer.Option(help="Where the data and logs are.")] = Path(".florin"),
+    quiet: Annotated[bool, typer.Option(help="Print the URL, and errors.")] = False,
+) -> None:
+    """Run everything here: Postgres, RabbitMQ and the three services, until Ctrl-C."""
+    from cli.up import Options
+    from cli.up import up as run
+
+    raise typer.Exit(run(Options(port=port, data=data.resolve(), quiet=quiet)))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the schema of FLORIN_DATABASE_URL up to date. Run it at each deploy."""
+    from deploy.migrate import migrate as run
+    from services.api.config import ApiSettings
+    from shared.config import load
+
+    settings = load(ApiSettings)
+    applied = asyncio.run(run(settings.database_url.get_secret_value()))
+    for migration in applied:
+        typer.echo(f"applied {migration.version:04} {migration.name}")
+    if not applied:
+        typer.echo("the schema is up to date")
+
+
+@app.command()
+def topology() -> None:
+    """Declare the exchanges and queues at FLORIN_AMQP_URL. Run it at each deploy."""
+    from shared import topology as broker
+    from shared.config import Settings, load
+
+    settings = load(Settings)
+    described = broker.describe(settings.webhook_retry_delays)
+    asyncio.run(broker.apply(settings.amqp_url.get_secret_value(), described))
+    typer.echo(f"{len(described.exchanges)} exchanges and {len(described.queues)} queues are there")
+
+
+@app.command(context_settings=PASS_ON)
+def test(context: typer.Context) -> None:
+    """Run the tests, all of them or those that pytest's arguments name."""
+    raise typer.Exit(_run(sys.executable, "-m", "pytest", *context.args))
+
+
+@app.command()
+def check() -> None:
+    """The fast part of the tests: format, lint, types, imports, unit."""
+    steps = (
+        ("format", ("ruff", "format", "--check", "--quiet", ".")),
+        ("lint", ("ruff", "check", "--quiet", ".")),
+        ("types", ("mypy",)),
+        ("imports", ("importlinter.cli", "lint")),
+        ("unit", ("pytest", "-q", "tests/unit")),
+    )
+    failed = []
+    for name, (module, *arguments) in steps:
+        typer.echo(f"── {name}")
+        if _run(sys.executable, "-m", module, *arguments):
+            failed.append(name)
+    typer.echo(f"failed: {', '.join(failed)}" if failed else "all good")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def lock() -> None:
+    """Pin the newest dependencies, with hashes and without addresses."""
+    for name in ("requirements", "requirements-dev"):
+        options = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate", "--upgrade", "--quiet"]
+        status = _run(
+            sys.executable,
+            "-m",
+            "uv",
+            "pip",
+            "compile",
+            *options,
+            f"{name}.in",
+            "--output-file",
+            f"{name}.txt",
+        )
+        if status:
+            raise typer.Exit(status)
+
+
+def _run(*command: str) -> int:
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+def main() -> None:
+    """Run a command; an error of operation is a line that says what to do, not a traceback."""
+    try:
+        app()
+    except FlorinError as error:
+        sys.exit(f"florin: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The three processes: api accepts, processor settles, notifier tells. None imports another."""

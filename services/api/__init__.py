@@ -1,0 +1,1 @@
+"""Accepts: authenticate, limit, validate, commit, answer. Settling and telling are others' work."""

@@ -1,0 +1,116 @@
+"""Accepting a payment: commit it together with the message that tells of it, then answer.
+
+Requests that arrive together share a statement and a commit. Nothing here needs RabbitMQ.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from services.api.store import NewPayment, find_accepted, insert_payments
+from shared import metrics
+from shared.batcher import Batcher
+from shared.db import Database
+from shared.outbox import OutboxRelay
+from shared.patience import try_for
+from shared.payment import Payment
+from shared.states import PaymentStatus
+
+log = structlog.get_logger()
+
+LOST_ANSWER_RETRY: Final = 2.0
+"""Seconds in which a commit whose answer was lost is asked for again before the client is."""
+
+
+class IdempotencyMismatch(Exception):  # noqa: N818 - an answer
+    """The key was used before, with other parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A committed payment as it was when accepted; `replayed` if an earlier request made it."""
+
+    payment: Payment
+    replayed: bool
+
+
+@dataclass(slots=True)
+class Acceptor:
+    """Commits payments in groups and hands each commit's message to the relay."""
+
+    database: Database
+    relay: OutboxRelay
+    max_batch: int
+    max_waiting: int
+    _batcher: Batcher[NewPayment, Payment] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._batcher = Batcher(
+            self._commit, max_size=self.max_batch, max_in_flight=2, max_waiting=self.max_waiting
+        )
+
+    async def accept(self, new: NewPayment) -> Accepted:
+        """Commit `new`, or find what its idempotency key made before.
+
+        Raises IdempotencyMismatch; Saturated when too many wait; Transient when Postgres is away,
+        in which case the payment may or may not exist and only its key can tell.
+        """
+        payment = await self._batcher.submit(new)
+        replayed = payment.id != new.id
+        if replayed and payment.request_fingerprint != new.request_fingerprint:
+            raise IdempotencyMismatch
+        metrics.PAYMENTS_ACCEPTED.labels(str(replayed).lower()).inc()
+        return Accepted(payment.as_created(), replayed)
+
+    async def drain(self) -> None:
+        """Return when every commit under way is done."""
+        await self._batcher.drain()
+
+    async def _commit(self, batch: list[NewPayment]) -> Sequence[Payment]:
+        # Two processes that commit the same keys at once must lock them in the same order.
+        ordered = sorted(batch, key=lambda p: (p.account_id, p.idempotency_key or "", p.id))
+        created, outbox = await try_for(LOST_ANSWER_RETRY, insert_payments, self.database, ordered)
+        metrics.BATCH_SIZE.labels("accept").observe(len(batch))
+        if outbox is not None:
+            self.relay.offer([outbox])
+        repeated = [new for new in batch if new.id not in created]
+        if not repeated:
+            return [_as_payment(new, created[new.id]) for new in batch]
+        by_id, by_key = await try_for(LOST_ANSWER_RETRY, find_accepted, self.database, repeated)
+        return [
+            _as_payment(new, created[new.id])
+            if new.id in created
+            else by_id.get(new.id)
+            or by_key[new.account_id, new.idempotency_scope, new.idempotency_key]
+            for new in batch
+        ]
+
+
+def _as_payment(new: NewPayment, created_at: datetime) -> Payment:
+    return Payment(
+        account_id=new.account_id,
+        id=new.id,
+        amount=new.amount,
+        currency=new.currency,
+        customer=new.customer,
+        description=new.description,
+        metadata=new.metadata,
+        status=PaymentStatus.PENDING,
+        created_at=created_at,
+        updated_at=created_at,
+        request_fingerprint=new.request_fingerprint,
+        request_id=new.request_id,
+    )
+
+
+def fingerprint(
+    *, amount: int, currency: str, customer: str, description: str | None, metadata: str
+) -> bytes:
+    """What makes two requests the same: the meaning of their parameters, not their spelling."""
+    meaning = json.dumps([amount, currency, customer, description, metadata])
+    return hashlib.sha256(meaning.encode()).digest()

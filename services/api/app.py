@@ -1,0 +1,97 @@
+"""The API's wiring: everything it needs is built here, and closed in reverse order."""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from services.api.accept import Acceptor
+from services.api.auth import Authenticator
+from services.api.config import ApiSettings
+from services.api.context import CONTEXT, MAX_BODY, Context
+from services.api.gate import make_gate
+from services.api.rate_limit import RateLimiter
+from services.api.routes import operations, payments, webhook_endpoints
+from shared.broker import Publisher
+from shared.db import open_database
+from shared.errors import Misconfigured
+from shared.lifecycle import App, Lifecycle
+from shared.outbox import OutboxRelay
+from shared.schema import require_schema
+
+MOUNTS = ("/api/v1", "/v1")
+KEEP_ALIVE = 75.0
+"""Seconds; aiohttp's own default is an hour."""
+
+
+def make_app(settings: ApiSettings) -> App:
+    """The service as its lifecycle runs it."""
+
+    @contextlib.asynccontextmanager
+    async def app(lifecycle: Lifecycle) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            database = await open_database(
+                settings.database_url.get_secret_value(),
+                service="api",
+                size=settings.database_pool,
+                wait=settings.start_timeout,
+            )
+            stack.push_async_callback(database.close)
+            await require_schema(database)
+
+            publisher = Publisher(settings.amqp_url.get_secret_value(), name="api")
+            stack.push_async_callback(publisher.close)
+            relay = OutboxRelay(database, publisher, sweep_interval=settings.outbox_sweep_interval)
+            stack.push_async_callback(relay.flush, settings.drain_timeout)
+            lifecycle.spawn("outbox relay", relay.relay())
+            lifecycle.spawn("outbox sweeper", relay.sweep())
+
+            acceptor = Acceptor(database, relay, settings.accept_batch, settings.accept_queue)
+            stack.push_async_callback(acceptor.drain)
+            context = Context(database, acceptor, publisher, lifecycle, time.monotonic())
+            await stack.enter_async_context(_listen(settings, context))
+            yield
+
+    return app
+
+
+def make_web(settings: ApiSettings, context: Context) -> web.Application:
+    """The routes and the gate before them."""
+    authenticator = Authenticator(context.database, local=settings.auth == "local")
+    limiter = RateLimiter(settings.rate_limit, settings.rate_burst)
+    app = web.Application(middlewares=[make_gate(authenticator, limiter)], client_max_size=MAX_BODY)
+    app[CONTEXT] = context
+    app.add_routes(operations.routes(""))
+    for mount in MOUNTS:
+        app.add_routes(operations.routes(mount))
+        app.add_routes(payments.routes(mount))
+        app.add_routes(webhook_endpoints.routes(mount))
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _listen(settings: ApiSettings, context: Context) -> AsyncIterator[None]:
+    """Serve while the block runs; then take no new connections and finish open requests."""
+    runner = web.AppRunner(
+        make_web(settings, context),
+        access_log=None,
+        keepalive_timeout=KEEP_ALIVE,
+        auto_decompress=False,
+        shutdown_timeout=settings.drain_timeout,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(
+            runner, settings.api_host, settings.api_port, backlog=1024, reuse_port=False
+        )
+        try:
+            await site.start()
+        except OSError as error:
+            raise Misconfigured(
+                f"cannot listen on {settings.api_host}:{settings.api_port} ({error.strerror});"
+                " another program may use the port: choose another FLORIN_API_PORT"
+            ) from None
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,51 @@
+"""Settings of the API."""
+
+import ipaddress
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
+
+from shared.api_keys import MINIMUM_LENGTH
+from shared.config import Port, Settings
+
+
+class ApiSettings(Settings):
+    """What the API needs to know, besides what every service does."""
+
+    api_host: str = "127.0.0.1"
+    api_port: Port = 8080
+    auth: Literal["local", "required"] = "required"
+    """`local` lets a request without credentials in as the default account; loopback only."""
+    bootstrap_key: SecretStr | None = None
+    rate_limit: float = Field(default=10.0, gt=0)
+    """Requests a second for each user, in the long run."""
+    rate_burst: int = Field(default=10, ge=1)
+    """Requests that a user may make at once."""
+    accept_batch: int = Field(default=200, ge=1, le=1000)
+    """Payments written by one commit, at most."""
+    accept_queue: int = Field(default=2000, ge=1)
+    """Payments waiting for a commit; beyond it the answer is 503."""
+
+    @model_validator(mode="after")
+    def _local_means_loopback(self) -> "ApiSettings":
+        if self.auth == "local" and not _is_loopback(self.api_host):
+            raise ValueError(
+                f"FLORIN_AUTH=local would let anybody who reaches {self.api_host} in as the default"
+                " account: bind to 127.0.0.1, or set FLORIN_AUTH=required"
+            )
+        key = self.bootstrap_key.get_secret_value() if self.bootstrap_key else None
+        if key is not None and not (key.startswith("sk_") and len(key) >= MINIMUM_LENGTH):
+            raise ValueError(
+                f"FLORIN_BOOTSTRAP_KEY must start with sk_ and have {MINIMUM_LENGTH} characters or"
+                " more; leave it out to have one made"
+            )
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,138 @@
+"""What handlers may use, and how they read a request and write an answer."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from services.api import strict_json
+from services.api.accept import Acceptor
+from services.api.errors import Problem, from_validation, invalid
+from services.api.models import Request
+from services.api.strict_json import InvalidJson
+from shared.broker import Publisher
+from shared.db import Database
+from shared.lifecycle import Lifecycle
+
+MAX_BODY: Final = 1024 * 1024
+M = TypeVar("M", bound=Request)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything that a handler needs, built in app.py."""
+
+    database: Database
+    acceptor: Acceptor
+    publisher: Publisher
+    lifecycle: Lifecycle
+    started_at: float
+    """Monotonic seconds."""
+
+
+CONTEXT: Final = web.AppKey("context", Context)
+
+
+def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON response."""
+    return web.Response(
+        status=status,
+        text=json.dumps(body, ensure_ascii=False, separators=(",", ":")),
+        content_type="application/json",
+        headers=headers,
+    )
+
+
+async def read_body(request: web.Request, model: type[M]) -> M:
+    """The request's JSON body as `model`. Raises a Problem that names the parameter."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise invalid("encoding_unsupported", "Send the body without Content-Encoding.", None, 415)
+    # A body without a Content-Type is taken for what nearly everybody means.
+    if "Content-Type" in request.headers and request.content_type != "application/json":
+        raise invalid(
+            "content_type_unsupported",
+            f"The body is {request.content_type[:80]!r}; send `Content-Type: application/json`.",
+            None,
+            415,
+        )
+    try:
+        value = strict_json.parse(await request.read())
+    except InvalidJson as error:
+        raise invalid("body_invalid", str(error)) from None
+    if not isinstance(value, dict):
+        raise invalid("body_invalid", "The body must be a JSON object.")
+    return _validate(model, value)
+
+
+def read_query(request: web.Request, model: type[M]) -> M:
+    """The query string as `model`. Raises a Problem that names the parameter."""
+    values: dict[str, str] = {}
+    for name, value in request.query.items():
+        try:
+            strict_json.check_text(name)
+            strict_json.check_text(value)
+        except InvalidJson as error:
+            raise invalid("parameter_invalid", str(error), name.replace("\0", "")) from None
+        if name in values:
+            raise invalid("parameter_invalid", f"{name} stands twice in the query.", name)
+        values[name] = value
+    if "starting_after" in values and "ending_before" in values:
+        raise invalid(
+            "parameter_invalid",
+            "Give starting_after or ending_before, not both.",
+            "ending_before",
+        )
+    return _validate(model, values)
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    """The Idempotency-Key header, raw. Raises a Problem when it cannot be one."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not 0 < len(key) <= 255 or not key.isprintable():
+        raise Problem(
+            400,
+            "idempotency_error",
+            "idempotency_key_invalid",
+            "Idempotency-Key must have 1 to 255 printable characters.",
+            param="Idempotency-Key",
+        )
+    return key
+
+
+def path_id(request: web.Request) -> str:
+    """The id in the path, as text that Postgres can compare; what it cannot, matches nothing."""
+    raw = request.match_info["id"].encode("utf-8", errors="replace").decode()
+    return raw.replace("\0", "\ufffd")
+
+
+def page(
+    url: str,
+    found: Sequence[T],
+    show: Callable[[T], dict[str, Any]],
+    *,
+    limit: int,
+    backwards: bool,
+) -> web.Response:
+    """A list object from up to `limit + 1` rows, newest first.
+
+    The row too many only says that there is more. It is the last going down in time, and the first
+    going up (`backwards`).
+    """
+    has_more = len(found) > limit
+    rows = found[has_more:] if backwards else found[:limit]
+    return answer(
+        {"object": "list", "url": url, "has_more": has_more, "data": [show(row) for row in rows]}
+    )
+
+
+def _validate(model: type[M], values: dict[str, Any]) -> M:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise from_validation(error, list(model.model_fields)) from None

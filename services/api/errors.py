@@ -1,0 +1,91 @@
+"""The one error envelope. Every refusal names the parameter and the remedy.
+
+`{"error": {"type", "code", "message", "param"?, "request_id"}}`, with the types of Stripe's API so
+that its SDKs raise the exceptions they should.
+"""
+
+import json
+from collections.abc import Mapping
+
+from aiohttp import web
+from pydantic import ValidationError
+
+
+class Problem(Exception):  # noqa: N818 - it is an answer
+    """An answer that is an error. `code` is stable and documented; `message` is for people."""
+
+    def __init__(
+        self,
+        status: int,
+        type_: str,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type_
+        self.code = code
+        self.message = message
+        self.param = param
+        self.headers = dict(headers or {})
+
+
+def invalid(code: str, message: str, param: str | None = None, status: int = 400) -> Problem:
+    """A request that can be mended by who sent it."""
+    return Problem(status, "invalid_request_error", code, message, param=param)
+
+
+def not_found(kind: str, id_: str) -> Problem:
+    """There is no such object in this account."""
+    return invalid("resource_missing", f"No such {kind}: {id_[:80]!r}.", "id", 404)
+
+
+def unavailable(message: str, retry_after: int) -> Problem:
+    """Not now: the request may be repeated, unchanged, after `retry_after` seconds."""
+    return Problem(
+        503,
+        "api_error",
+        "unavailable",
+        message,
+        headers={"Retry-After": str(retry_after), "Stripe-Should-Retry": "true"},
+    )
+
+
+def from_validation(error: ValidationError, known: list[str]) -> Problem:
+    """The first problem that pydantic found, in our words."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    location = [str(part) for part in first["loc"]]
+    param = location[0] + "".join(f"[{part}]" for part in location[1:]) if location else None
+    match first["type"]:
+        case "missing":
+            return invalid("parameter_missing", f"Missing required parameter: {param}.", param)
+        case "extra_forbidden":
+            return invalid(
+                "parameter_unknown",
+                f"Unknown parameter: {param}. Known here: {', '.join(known)}.",
+                param,
+            )
+        case _:
+            reason = first["msg"].removeprefix("Value error, ")
+            reason = reason[:1].lower() + reason[1:]
+            return invalid("parameter_invalid", f"Invalid {param}: {reason}.", param)
+
+
+def respond(problem: Problem, request_id: str) -> web.Response:
+    """The problem as a response."""
+    body = {
+        "type": problem.type,
+        "code": problem.code,
+        "message": problem.message,
+        **({"param": problem.param} if problem.param else {}),
+        "request_id": request_id,
+    }
+    return web.Response(
+        status=problem.status,
+        text=json.dumps({"error": body}, ensure_ascii=False, separators=(",", ":")),
+        content_type="application/json",
+        headers=problem.headers,
+    )

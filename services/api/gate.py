@@ -1,0 +1,134 @@
+"""What happens to every request before and after its handler: the one middleware.
+
+Request id → origin → key → rate limit → handler → headers; and every error becomes the envelope.
+"""
+
+import time
+from typing import Final
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from services.api import errors
+from services.api.auth import Authenticator, Caller
+from services.api.errors import Problem
+from services.api.rate_limit import RateLimiter, Verdict, field
+from shared import metrics
+from shared.batcher import Saturated
+from shared.errors import Permanent, Transient
+from shared.ids import new_id
+
+log = structlog.get_logger()
+
+CALLER: Final = web.RequestKey("caller", Caller)
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+OPEN_PATHS: Final = frozenset(
+    f"{mount}/{name}" for mount in ("", "/api/v1", "/v1") for name in ("health", "ready", "metrics")
+)
+"""Paths without a key and without a limit."""
+
+
+def make_gate(authenticator: Authenticator, limiter: RateLimiter) -> Middleware:
+    """The middleware, with what it needs."""
+
+    @web.middleware
+    async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = time.monotonic()
+        request_id = request[REQUEST_ID] = new_id("req")
+        verdict: Verdict | None = None
+        try:
+            authenticator.check_origin(request.headers)
+            if request.path not in OPEN_PATHS:
+                caller = await authenticator.authenticate(request.headers, started)
+                request[CALLER] = caller
+                verdict = limiter.take(_user(request, caller), started)
+                _require_token(verdict)
+            response = await handler(request)
+        except Exception as error:
+            response = errors.respond(_as_problem(error, request), request_id)
+        headers = response.headers
+        headers["Request-Id"] = request_id
+        if verdict is not None:
+            headers["RateLimit"] = field(verdict)
+            headers["RateLimit-Policy"] = limiter.policy
+        metrics.REQUESTS.labels(request.method, response.status).inc()
+        metrics.REQUEST_SECONDS.labels(request.method).observe(time.monotonic() - started)
+        return response
+
+    return gate
+
+
+def _user(request: web.Request, caller: Caller) -> str:
+    """Whose bucket pays: the user named within the account, else the key, else the address."""
+    user = request.headers.get("X-User-ID")
+    if user:
+        if len(user) > 255:
+            raise errors.invalid(
+                "parameter_invalid", "X-User-ID is longer than 255 characters.", "X-User-ID"
+            )
+        return f"u:{caller.account_id}:{user}"
+    if caller.key_id:
+        return f"k:{caller.key_id}"
+    return f"a:{request.remote}"
+
+
+def _require_token(verdict: Verdict) -> None:
+    if verdict.allowed:
+        return
+    raise Problem(
+        429,
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        f"Too many requests for this user: the next is allowed in {verdict.retry_after} s.",
+        headers={"Retry-After": str(verdict.retry_after)},
+    )
+
+
+def _as_problem(error: Exception, request: web.Request) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case Saturated():
+            return errors.unavailable("The server is saturated; try again in a second.", 1)
+        case Transient():
+            log.warning("request_unavailable", path=request.path, reason=str(error))
+            return errors.unavailable(
+                "The database is away. Try again with the same Idempotency-Key: if this request"
+                " was accepted after all, that key finds it.",
+                2,
+            )
+        case Permanent():
+            log.error("row_refused", path=request.path, reason=str(error))
+            return errors.invalid(
+                "parameter_invalid", "The database refuses a value of this request.", None
+            )
+        case web.HTTPException():
+            return _http_problem(error, request)
+        case _:
+            log.error("request_failed", path=request.path, exc_info=error)
+            return Problem(
+                500, "api_error", "internal_error", "Something went wrong here; it was logged."
+            )
+
+
+def _http_problem(error: web.HTTPException, request: web.Request) -> Problem:
+    match error.status:
+        case 404:
+            return errors.invalid(
+                "route_unknown", f"There is no {request.path[:200]} here.", None, 404
+            )
+        case 405:
+            allow = error.headers.get("Allow", "")
+            problem = errors.invalid(
+                "method_not_allowed",
+                f"{request.method} does not work here; {allow} does.",
+                None,
+                405,
+            )
+            problem.headers["Allow"] = allow
+            return problem
+        case 413:
+            return errors.invalid("body_too_large", "The body is larger than 1 MiB.", None, 413)
+        case _:
+            return errors.invalid("request_invalid", error.reason, None, error.status)

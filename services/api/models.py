@@ -1,0 +1,123 @@
+"""What clients may send. These models validate; nothing unknown passes."""
+
+import json
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from services.api.strict_json import JsonNumber
+from shared.event_types import EVENT_TYPES, EVERY_TYPE
+from shared.money import decimals_of
+from shared.states import PaymentStatus
+
+
+def _is_text(value: Any) -> Any:
+    if isinstance(value, JsonNumber) or not isinstance(value, str):
+        raise ValueError("must be a string")  # noqa: TRY004 - pydantic wants ValueError
+    return value
+
+
+def _is_number_or_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError('must be a number or a string such as "100.50"')  # noqa: TRY004
+    return str(value)
+
+
+def _is_currency(value: str) -> str:
+    code = value.upper() if value.isascii() else value
+    decimals_of(code)
+    return code
+
+
+def _is_whole(value: Any) -> int:
+    if not isinstance(value, str) or not value.isascii() or not value.isdecimal():
+        raise ValueError("must be a whole number")
+    if len(value) > 19:
+        raise ValueError("is too large")
+    return int(value)
+
+
+def _is_http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an absolute http or https URL, such as https://example.com/hook")
+    if parts.username or parts.password:
+        raise ValueError("must not carry a user or password: requests are signed instead")
+    if any(character <= " " or character == "\x7f" for character in value):
+        raise ValueError("must not contain spaces or control characters")
+    return value
+
+
+def _is_known_event(value: str) -> str:
+    if value != EVERY_TYPE and value not in EVENT_TYPES:
+        raise ValueError(f"must be {EVERY_TYPE} or one of {', '.join(EVENT_TYPES)}")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_is_text)]
+Id = Annotated[Text, Field(min_length=1, max_length=255)]
+Currency = Annotated[Text, AfterValidator(_is_currency)]
+Whole = Annotated[int, BeforeValidator(_is_whole)]
+Metadata = Annotated[
+    dict[
+        Annotated[Text, Field(min_length=1, max_length=40)], Annotated[Text, Field(max_length=500)]
+    ],
+    Field(max_length=50),
+]
+Url = Annotated[Text, Field(max_length=2048), AfterValidator(_is_http_url)]
+
+
+class Request(BaseModel):
+    """The base of everything that a client sends."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CreatePayment(Request):
+    """`POST /payments`: amounts in major units."""
+
+    user_id: Id
+    amount: Annotated[str, BeforeValidator(_is_number_or_text)]
+    currency: Currency
+    description: Annotated[Text, Field(max_length=1000)] | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class ListPayments(Request):
+    """The query of `GET /payments`."""
+
+    limit: Annotated[Whole, Field(ge=1, le=100)] = 10
+    starting_after: Id | None = None
+    ending_before: Id | None = None
+    status: PaymentStatus | None = None
+    user_id: Id | None = None
+    currency: Currency | None = None
+
+
+class CreateWebhookEndpoint(Request):
+    """`POST /webhook_endpoints`."""
+
+    url: Url
+    enabled_events: Annotated[
+        list[Annotated[Text, AfterValidator(_is_known_event)]], Field(min_length=1, max_length=100)
+    ]
+    description: Annotated[Text, Field(max_length=1000)] | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class ListWebhookEndpoints(Request):
+    """The query of `GET /webhook_endpoints`."""
+
+    limit: Annotated[Whole, Field(ge=1, le=100)] = 10
+    starting_after: Id | None = None
+    ending_before: Id | None = None
+
+
+def metadata_text(metadata: dict[str, str]) -> str:
+    """The JSON text of a metadata object, keys in order."""
+    return json.dumps(metadata, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,1 @@
+"""Tells: one delivery for each event and subscribed endpoint, tried until it is heard."""

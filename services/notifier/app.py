@@ -1,0 +1,105 @@
+"""The notifier's wiring: everything it needs is built here, and closed in reverse order."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from services.notifier.attempts import Attempts, Places
+from services.notifier.config import NotifierSettings
+from services.notifier.handlers import DeliveryHandler, EventHandler
+from services.notifier.sender import open_sender
+from services.notifier.sweeper import Sweeper
+from shared.broker import Consumer, Publisher
+from shared.db import open_database
+from shared.dead_letters import DeadLetters
+from shared.lifecycle import App, Lifecycle, finish
+from shared.outbox import OutboxRelay
+from shared.probe import serve_probe
+from shared.schema import require_schema
+from shared.topology import NOTIFIER_DEAD, NOTIFIER_DELIVERIES, NOTIFIER_EVENTS
+
+RETRY_GRACE = 5.0
+"""Seconds that a due retry's message may be late before the sweeper makes the attempt."""
+
+
+def make_app(settings: NotifierSettings) -> App:
+    """The service as its lifecycle runs it."""
+
+    @contextlib.asynccontextmanager
+    async def app(lifecycle: Lifecycle) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            amqp_url = settings.amqp_url.get_secret_value()
+            database = await open_database(
+                settings.database_url.get_secret_value(),
+                service="notifier",
+                size=settings.database_pool,
+                wait=settings.start_timeout,
+            )
+            stack.push_async_callback(database.close)
+            await require_schema(database)
+
+            publisher = Publisher(amqp_url, name="notifier")
+            stack.push_async_callback(publisher.close)
+            relay = OutboxRelay(database, publisher, sweep_interval=settings.outbox_sweep_interval)
+            stack.push_async_callback(relay.flush, settings.drain_timeout)
+            lifecycle.spawn("outbox relay", relay.relay())
+            lifecycle.spawn("outbox sweeper", relay.sweep())
+
+            sender = await stack.enter_async_context(
+                open_sender(
+                    timeout=settings.webhook_timeout,
+                    allowed=settings.webhook_allowed_networks,
+                    connections=settings.webhook_in_flight,
+                )
+            )
+            attempts = Attempts(
+                database=database,
+                relay=relay,
+                sender=sender,
+                places=Places(settings.webhook_in_flight, settings.webhook_in_flight_per_endpoint),
+                timeout=settings.webhook_timeout,
+                delays=settings.webhook_retry_delays,
+            )
+            dead_letters = DeadLetters(publisher, NOTIFIER_DEAD)
+            events = EventHandler(database, attempts, dead_letters)
+            due = DeliveryHandler(
+                database, attempts, publisher, dead_letters, settings.webhook_retry_delays
+            )
+            sweeper = Sweeper(
+                database,
+                events,
+                attempts,
+                interval=settings.notifier_sweep_interval,
+                lost_after=settings.lost_after,
+                retry_grace=RETRY_GRACE,
+            )
+            consumers = [
+                Consumer(
+                    amqp_url,
+                    queue,
+                    handle,
+                    name="notifier",
+                    channels=settings.notifier_consumers,
+                    prefetch=settings.notifier_prefetch,
+                )
+                for queue, handle in (
+                    (NOTIFIER_EVENTS, events.handle),
+                    (NOTIFIER_DELIVERIES, due.handle),
+                )
+            ]
+            await stack.enter_async_context(
+                serve_probe(
+                    settings.probe_host,
+                    settings.probe_port,
+                    lifecycle,
+                    lambda: {"consuming": all(consumer.connected for consumer in consumers)},
+                )
+            )
+            lifecycle.spawn("sweeper", sweeper.run())
+            for consumer, name in zip(consumers, ("events", "deliveries"), strict=True):
+                consuming = lifecycle.spawn(f"{name} consumer", consumer.run())
+                stack.push_async_callback(finish, consuming, consumer.stop, settings.drain_timeout)
+            for consumer in consumers:
+                await consumer.wait_connected(settings.start_timeout)
+            yield
+
+    return app

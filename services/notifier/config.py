@@ -1,0 +1,41 @@
+"""Settings of the notifier."""
+
+import ipaddress
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
+
+from services.notifier.addresses import Network
+from shared.config import Port, Settings
+
+
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
+
+
+class NotifierSettings(Settings):
+    """What the notifier needs to know, besides what every service does."""
+
+    notifier_consumers: int = Field(default=4, ge=1, le=200)
+    """Consumers of notifier.events, each on its own channel."""
+    notifier_prefetch: int = Field(default=10, ge=1, le=1000)
+    """Envelopes that each consumer may hold."""
+    webhook_timeout: float = Field(default=15.0, gt=0)
+    """Seconds for one attempt: name look-up, connection, request and response together."""
+    webhook_in_flight: int = Field(default=256, ge=1)
+    """Attempts under way at once, at most."""
+    webhook_in_flight_per_endpoint: int = Field(default=64, ge=1)
+    """Attempts under way at once to one endpoint, at most."""
+    webhook_allowed_networks: Annotated[
+        tuple[Network, ...], NoDecode, BeforeValidator(_networks)
+    ] = ()
+    """Networks that webhooks may reach although they are not public, such as `10.0.0.0/8`."""
+    lost_after: float = Field(default=60.0, gt=0)
+    """Seconds after which an event or delivery that no queue brings is looked after anyway."""
+    notifier_sweep_interval: float = Field(default=5.0, gt=0)
+    probe_host: str = "127.0.0.1"
+    probe_port: Port = 0
+    """Where /ready and /metrics answer; 0 for nowhere."""

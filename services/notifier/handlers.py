@@ -1,0 +1,117 @@
+"""What the notifier's consumers do with a message: what happened, and what is due."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from services.notifier import store
+from services.notifier.attempts import Attempts
+from services.notifier.policy import rung_for
+from services.notifier.store import Target
+from shared.batcher import Batcher
+from shared.broker import Delivery, Outgoing, Publisher
+from shared.db import Database
+from shared.dead_letters import DeadLetters
+from shared.errors import Malformed, Permanent
+from shared.messages import DELIVERIES, EVENTS, Item, decode, encode
+from shared.patience import persist
+from shared.topology import RETRIES, rung
+
+log = structlog.get_logger()
+
+
+class EventHandler:
+    """notifier.events: make the deliveries that an event calls for, and attempt them."""
+
+    def __init__(
+        self,
+        database: Database,
+        attempts: Attempts,
+        dead_letters: DeadLetters,
+        max_batch: int = 500,
+    ) -> None:
+        self._database = database
+        self._attempts = attempts
+        self._dead_letters = dead_letters
+        self._openings = Batcher(self._open, max_size=max_batch)
+
+    async def handle(self, delivery: Delivery) -> None:
+        """Deal with every event of the envelope; what cannot be goes to the dead queue, alone."""
+        try:
+            items = decode(delivery.body, EVENTS)
+        except Malformed as error:
+            await self._dead_letters.put(delivery.body, str(error))
+            return
+        results = await asyncio.gather(*(self.tell(item) for item in items), return_exceptions=True)
+        for item, result in zip(items, results, strict=True):
+            match result:
+                case Permanent():
+                    await self._dead_letters.put(encode(EVENTS, [item]).encode(), str(result))
+                case BaseException():
+                    raise result
+
+    async def tell(self, item: Item) -> None:
+        """Make and attempt the deliveries of one event. Raises Permanent."""
+        targets = await self._openings.submit(item)
+        if targets is None:
+            raise Malformed(f"there is no event {item.id} in account {item.account_id}")
+        # One that is leased or scheduled is somebody else's, or the sweeper's in time.
+        due = [target for target in targets if target.wait <= 0]
+        if len(due) == 1:
+            await self._attempts.attempt(due[0])
+        elif due:
+            await asyncio.gather(*(self._attempts.attempt(target) for target in due))
+
+    async def _open(self, items: list[Item]) -> Sequence[list[Target] | None]:
+        opened = await persist(store.open_deliveries, self._database, sorted(set(items)))
+        return [opened[item.id] for item in items]
+
+
+class DeliveryHandler:
+    """notifier.deliveries: attempt again what has waited long enough."""
+
+    def __init__(
+        self,
+        database: Database,
+        attempts: Attempts,
+        publisher: Publisher,
+        dead_letters: DeadLetters,
+        delays: Sequence[float],
+    ) -> None:
+        self._database = database
+        self._attempts = attempts
+        self._publisher = publisher
+        self._dead_letters = dead_letters
+        self._delays = delays
+
+    async def handle(self, delivery: Delivery) -> None:
+        """Attempt every delivery of the envelope that is due; park those that are not."""
+        try:
+            items = decode(delivery.body, DELIVERIES)
+        except Malformed as error:
+            await self._dead_letters.put(delivery.body, str(error))
+            return
+        targets = await persist(store.look_up_targets, self._database, items)
+        results = await asyncio.gather(
+            *(self.again(target) for target in targets.values()), return_exceptions=True
+        )
+        for target, result in zip(targets.values(), results, strict=True):
+            match result:
+                case Permanent():
+                    body = encode(DELIVERIES, [target.item]).encode()
+                    await self._dead_letters.put(body, str(result))
+                case BaseException():
+                    raise result
+
+    async def again(self, target: Target) -> None:
+        """Attempt `target` when it is due. Queues have fixed delays and schedules have jitter, so a
+        message comes a little early: a short rest is waited for here, a long one in a queue."""
+        if target.wait > min(self._delays):
+            key = rung(rung_for(target.wait, self._delays))
+            parked = Outgoing(RETRIES, key, encode(DELIVERIES, [target.item]).encode())
+            await persist(self._publisher.publish, [parked])
+            return
+        if target.wait > 0:
+            await asyncio.sleep(target.wait)
+        await self._attempts.attempt(target)

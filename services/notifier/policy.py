@@ -1,0 +1,87 @@
+"""What the result of an attempt means for its delivery: a pure decision."""
+
+import email.utils
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+JITTER: Final = 0.2
+"""The share of a delay that chance may add, so that what failed together returns apart."""
+LONGEST: Final = 86_400.0
+"""Seconds; no Retry-After defers longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one attempt brought. `status_code` is None when there was no response."""
+
+    started_at: datetime
+    duration_ms: int
+    status_code: int | None
+    response_start: str | None = None
+    error: str | None = None
+    retry_after: str | None = None
+    """The Retry-After header of a 429 or 503."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The endpoint heard it: a 2xx."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Once more at `at`; until then the message waits in the queue of `rung` seconds."""
+
+    at: datetime
+    rung: float
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """No attempt is left: a person must look."""
+
+    reason: str
+
+
+Verdict = Delivered | Retry | Dead
+
+
+def judge(
+    result: Result, *, number: int, delays: Sequence[float], now: datetime, rand: float
+) -> Verdict:
+    """What follows from attempt `number` (1 is the first), for `rand` in [0, 1).
+
+    2xx is success and everything else, a redirect too, is failure. `delays` are the seconds before
+    each further attempt; Retry-After is a floor.
+    """
+    if result.status_code is not None and 200 <= result.status_code < 300:
+        return Delivered()
+    if number > len(delays):
+        reason = result.error or f"the endpoint answered {result.status_code}"
+        return Dead(f"{number} attempts failed; the last: {reason}")
+    wait = delays[number - 1] * (1 + JITTER * rand)
+    if result.retry_after is not None:
+        wait = max(wait, min(retry_after_seconds(result.retry_after, now), LONGEST))
+    return Retry(now + timedelta(seconds=wait), rung_for(wait, delays))
+
+
+def rung_for(wait: float, delays: Sequence[float]) -> float:
+    """The longest delay that is not longer than `wait`, so that a message is never late; the
+    shortest when all are."""
+    return max((delay for delay in delays if delay <= wait), default=min(delays))
+
+
+def retry_after_seconds(value: str, now: datetime) -> float:
+    """Seconds that a Retry-After header asks for (RFC 9110 §10.2.3); 0 when it makes no sense."""
+    value = value.strip()
+    if value.isascii() and value.isdecimal():
+        return float(value[:12])
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError):
+        return 0.0
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - now).total_seconds())

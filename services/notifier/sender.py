@@ -1,0 +1,143 @@
+"""One attempt over HTTP: what goes on the wire, and what may come back.
+
+One deadline covers everything; the response is read to a bound, whatever its length says;
+redirects are not followed and cookies not kept; and the address of every socket is vetted.
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import aiohttp
+import tenacity
+
+from services.notifier.addresses import Network, refusal
+from services.notifier.policy import Result
+from services.notifier.signing import signature_headers
+from services.notifier.store import Attempt
+from shared.version import VERSION
+
+MAX_RESPONSE: Final = 64 * 1024
+KEPT_RESPONSE: Final = 4 * 1024
+_RETRY_AFTER_STATUSES: Final = (429, 503)
+
+
+class AddressRefused(OSError):  # noqa: N818 - it says what happened
+    """The endpoint's name leads to an address that webhooks may not reach."""
+
+
+class Sender:
+    """Sends attempts through one pool of kept-alive connections."""
+
+    def __init__(self, session: aiohttp.ClientSession, timeout: float) -> None:
+        self._session = session
+        self._timeout = timeout
+
+    async def send(self, attempt: Attempt) -> Result:
+        """Make `attempt`. Never raises: a fault is a result without a status code."""
+        started_at, started = datetime.now(UTC), time.monotonic()
+        status = response_start = error = retry_after = None
+        try:
+            async with asyncio.timeout(self._timeout):
+                status, response_start, retry_after = await self._post(attempt)
+        except TimeoutError:
+            error = f"no complete answer within {self._timeout:g} s"
+        except (aiohttp.ClientError, OSError, ValueError) as fault:
+            error = _explain(fault)
+        return Result(
+            started_at=started_at,
+            duration_ms=round((time.monotonic() - started) * 1000),
+            status_code=status,
+            response_start=response_start,
+            error=error,
+            retry_after=retry_after,
+        )
+
+    async def _post(self, attempt: Attempt) -> tuple[int, str, str | None]:
+        body = attempt.body.encode()
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"Florin/{VERSION}",
+            **signature_headers(attempt.secret, attempt.event_id, int(time.time()), body),
+        }
+        # A connection that could not be made, or that a server closed while it lay idle, is worth
+        # one more try at once; everything slower is the schedule's.
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_is_connection_fault),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=0.5),
+            stop=tenacity.stop_after_attempt(2),
+            reraise=True,
+        )
+        async for attempt_at_connecting in retrying:
+            with attempt_at_connecting:
+                async with self._session.post(
+                    attempt.url, data=body, headers=headers, allow_redirects=False
+                ) as response:
+                    retry_after = None
+                    if response.status in _RETRY_AFTER_STATUSES:
+                        retry_after = response.headers.get("Retry-After")
+                    start = await _read_start(response)
+                    return response.status, start, retry_after
+        raise AssertionError("tenacity reraises")  # pragma: no cover
+
+
+async def _read_start(response: aiohttp.ClientResponse) -> str:
+    """The start of the body as text that Postgres can hold; the rest is read, to a bound."""
+    kept = bytearray()
+    read = 0
+    while read < MAX_RESPONSE:
+        chunk = await response.content.read(MAX_RESPONSE - read)
+        if not chunk:
+            break
+        read += len(chunk)
+        kept += chunk[: KEPT_RESPONSE - len(kept)]
+    else:
+        response.close()  # the rest is not wanted, nor is the connection
+    return kept.decode("utf-8", errors="replace").replace("\0", "\ufffd")
+
+
+def _is_connection_fault(fault: BaseException) -> bool:
+    if isinstance(fault, aiohttp.ClientConnectorError):
+        return not isinstance(fault.os_error, AddressRefused)
+    return isinstance(fault, aiohttp.ServerDisconnectedError)
+
+
+def _explain(fault: Exception) -> str:
+    if isinstance(fault, aiohttp.ClientConnectorError):
+        return str(fault.os_error) or type(fault).__name__
+    if isinstance(fault, aiohttp.InvalidURL):
+        return "the URL is not one that can be requested"
+    return f"{type(fault).__name__}: {fault}"[:500]
+
+
+@contextlib.asynccontextmanager
+async def open_sender(
+    *, timeout: float, allowed: Sequence[Network], connections: int
+) -> AsyncIterator[Sender]:
+    """A sender with at most `connections` connections that reach public addresses, and those of
+    the networks `allowed`."""
+
+    def vetted_socket(info: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, address = info
+        reason = refusal(address[0], allowed)
+        if reason is not None:
+            raise AddressRefused(reason)
+        made = socket.socket(family=family, type=kind, proto=protocol)
+        made.setblocking(False)
+        return made
+
+    connector = aiohttp.TCPConnector(
+        limit=connections, ttl_dns_cache=30, keepalive_timeout=30, socket_factory=vetted_socket
+    )
+    async with aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        timeout=aiohttp.ClientTimeout(total=None),
+    ) as session:
+        yield Sender(session, timeout)

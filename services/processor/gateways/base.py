@@ -1,0 +1,54 @@
+"""What Florin asks of a payment gateway, and the three answers there are."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """The money moved. `reference` is the gateway's own name for it."""
+
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """The money did not and will not move. `code` is stable; `message` is for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """No answer that can be trusted: it may have moved. Ask again, with the same key."""
+
+    reason: str
+
+
+Outcome = Approved | Declined | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What to take from whom. `key` is the gateway's idempotency key: the payment's id, so that
+    every question about one payment is the same question. `amount` is minor units."""
+
+    key: str
+    amount: int
+    currency: str
+    customer: str | None
+
+
+class Gateway(Protocol):
+    """A payment gateway. Neither method raises for a fault: that is an Unknown."""
+
+    name: str
+
+    async def charge(self, charge: Charge) -> Outcome:
+        """Take the money, once for each key however often it is asked."""
+        ...
+
+    async def lookup(self, key: str) -> Outcome | None:
+        """What became of a key; None when the gateway has never seen it."""
+        ...

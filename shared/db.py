@@ -1,0 +1,191 @@
+"""Postgres at the edge: one pool, sane session settings, and errors that say what to do next.
+
+Nothing outside this module sees asyncpg: statements live in store.py modules and call `Database`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final, Protocol, cast
+
+import asyncpg
+import structlog
+import tenacity
+
+from shared.errors import Permanent, Transient
+from shared.log import without_secrets
+
+log = structlog.get_logger()
+
+# Classes of SQLSTATE (Postgres, appendix A) that are the fault of the row and will be for ever:
+# data exception, integrity violation, program limit exceeded, and what our own triggers raise.
+# Everything else (no connection, deadlock, shutdown, full disk, missing grant) leaves the row
+# innocent: the same statement may succeed later.
+_THE_ROWS_FAULT: Final = ("22", "23", "54", "P0")
+
+_SESSION: Final = {
+    # Statements find rows by key, in sets; a plan made while a table was empty must not become a
+    # sequential scan of a million rows. With scans priced out, JIT would see "huge" costs: off.
+    "enable_seqscan": "off",
+    "jit": "off",
+    "timezone": "UTC",
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+
+
+class DatabaseUnavailable(Transient):
+    """Postgres is away, or refused for a reason that may pass."""
+
+
+class RowRefused(Permanent):
+    """Postgres refuses this row, whenever it comes. `constraint` names the rule where it has one.
+
+    The message leaves out Postgres's own words, which quote the row.
+    """
+
+    def __init__(self, message: str, constraint: str | None) -> None:
+        super().__init__(message)
+        self.constraint = constraint
+
+
+Row = Mapping[str, Any]
+
+
+class Rows(Protocol):
+    """What statements need: a connection inside a transaction, or the whole database."""
+
+    async def fetch(self, sql: str, *args: Any) -> Sequence[Row]: ...
+    async def fetchrow(self, sql: str, *args: Any) -> Row | None: ...
+    async def fetchval(self, sql: str, *args: Any) -> Any: ...
+    async def execute(self, sql: str, *args: Any) -> str: ...
+
+
+@contextlib.contextmanager
+def _translated() -> Any:
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        state, name = error.sqlstate or "", type(error).__name__
+        if state.startswith(_THE_ROWS_FAULT):
+            constraint = getattr(error, "constraint_name", None)
+            rule = f", constraint {constraint}" if constraint else ""
+            raise RowRefused(f"{name} (SQLSTATE {state}{rule})", constraint) from None
+        raise DatabaseUnavailable(f"{name} (SQLSTATE {state}): {error.args[0]}") from None
+    except (TimeoutError, asyncpg.InterfaceError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        raise DatabaseUnavailable(f"no answer from Postgres: {reason}") from None
+
+
+class Connection:
+    """One connection, inside a transaction that `Database.transaction` opened."""
+
+    def __init__(self, raw: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
+        self._raw = raw
+
+    async def fetch(self, sql: str, *args: Any) -> Sequence[Row]:
+        with _translated():
+            return cast(Sequence[Row], await self._raw.fetch(sql, *args))
+
+    async def fetchrow(self, sql: str, *args: Any) -> Row | None:
+        with _translated():
+            return cast(Row | None, await self._raw.fetchrow(sql, *args))
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        with _translated():
+            return await self._raw.fetchval(sql, *args)
+
+    async def execute(self, sql: str, *args: Any) -> str:
+        with _translated():
+            return await self._raw.execute(sql, *args)
+
+
+class Database:
+    """A pool of connections. Every method raises Transient or RowRefused, never asyncpg's own."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], acquire_timeout: float) -> None:
+        self._pool = pool
+        self._acquire_timeout = acquire_timeout
+
+    async def fetch(self, sql: str, *args: Any) -> Sequence[Row]:
+        with _translated():
+            async with self._pool.acquire(timeout=self._acquire_timeout) as raw:
+                return cast(Sequence[Row], await raw.fetch(sql, *args))
+
+    async def fetchrow(self, sql: str, *args: Any) -> Row | None:
+        with _translated():
+            async with self._pool.acquire(timeout=self._acquire_timeout) as raw:
+                return cast(Row | None, await raw.fetchrow(sql, *args))
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        with _translated():
+            async with self._pool.acquire(timeout=self._acquire_timeout) as raw:
+                return await raw.fetchval(sql, *args)
+
+    async def execute(self, sql: str, *args: Any) -> str:
+        with _translated():
+            async with self._pool.acquire(timeout=self._acquire_timeout) as raw:
+                return await raw.execute(sql, *args)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, isolation: str = "read_committed") -> AsyncIterator[Connection]:
+        """A transaction that commits when the block ends and rolls back when it raises."""
+        with _translated():
+            async with (
+                self._pool.acquire(timeout=self._acquire_timeout) as raw,
+                raw.transaction(isolation=isolation),  # type: ignore[arg-type]
+            ):
+                yield Connection(raw)
+
+    async def close(self) -> None:
+        """Close every connection; those still busy after five seconds are cut."""
+        try:
+            async with asyncio.timeout(5):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+
+async def _no_reset(_: object) -> None:
+    """asyncpg's RESET doubles the cost of a small query; our sessions keep no state to reset."""
+
+
+async def open_database(
+    url: str,
+    *,
+    service: str,
+    size: int,
+    wait: float,
+    acquire_timeout: float = 5.0,
+) -> Database:
+    """Open a pool of at most `size` connections, waiting up to `wait` seconds for Postgres.
+
+    Raises DatabaseUnavailable when the time is up, saying where it looked.
+    """
+    where = without_secrets(url)
+
+    def say(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning("waiting_for_postgres", where=where, reason=str(error))
+
+    retrying = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(DatabaseUnavailable),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=3),
+        stop=tenacity.stop_after_delay(wait),
+        before_sleep=say,
+        reraise=True,
+    )
+    async for attempt in retrying:
+        with attempt, _translated():
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=1,
+                max_size=size,
+                timeout=5,
+                command_timeout=35,
+                max_inactive_connection_lifetime=0,
+                reset=_no_reset,
+                server_settings=_SESSION | {"application_name": f"florin {service}"},
+            )
+            return Database(pool, acquire_timeout)
+    raise AssertionError("tenacity reraises")  # pragma: no cover

@@ -1,0 +1,38 @@
+"""An event: the exact bytes that are stored, signed and sent."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shared.ids import new_id
+from shared.payment import iso
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened to one object. `body` is JSON text, and never changes again."""
+
+    account_id: str
+    id: str
+    type: str
+    object_id: str
+    body: str
+
+
+def make_event(
+    account_id: str, type_: str, object_id: str, subject: dict[str, Any], now: datetime
+) -> Event:
+    """An event about `subject`, an object as the API shows it, that happened at `now`."""
+    id_ = new_id("evt")
+    body = {
+        "id": id_,
+        "object": "event",
+        "type": type_,
+        "created": int(now.timestamp()),
+        "timestamp": iso(now),
+        "livemode": False,
+        "data": {"object": subject},
+    }
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return Event(account_id, id_, type_, object_id, text)

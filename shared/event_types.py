@@ -1,0 +1,10 @@
+"""The types of events that a merchant can hear of; an endpoint subscribes to some, or to `*`."""
+
+from typing import Final
+
+PAYMENT_PROCESSING: Final = "payment.processing"
+PAYMENT_COMPLETED: Final = "payment.completed"
+PAYMENT_FAILED: Final = "payment.failed"
+
+EVENT_TYPES: Final = (PAYMENT_PROCESSING, PAYMENT_COMPLETED, PAYMENT_FAILED)
+EVERY_TYPE: Final = "*"

@@ -1,0 +1,27 @@
+"""Identifiers that sort by the time they were made.
+
+An id is a prefix that names the kind and a UUIDv7 (RFC 9562) in hex: `pay_0193…`. The first 48 bits
+are milliseconds and the next 12 are the fraction of that millisecond (RFC 9562 §6.2, method 3), so
+that a primary key `(account_id, id)` is also the newest-first order of a list, and rows of one
+moment share a page of the index. The remaining 62 bits are random.
+"""
+
+import os
+import time
+from typing import Final
+
+_RAND_MASK: Final = (1 << 62) - 1
+_VARIANT: Final = 0b10 << 62
+
+
+def uuid7_hex(now_ns: int, rand: int) -> str:
+    """The 32 hex digits of a UUIDv7 for `now_ns` (Unix nanoseconds) and at least 62 random bits."""
+    milliseconds, nanoseconds = divmod(now_ns, 1_000_000)
+    fraction = (nanoseconds << 12) // 1_000_000
+    high = (milliseconds & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | fraction
+    return f"{high << 64 | _VARIANT | rand & _RAND_MASK:032x}"
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id, such as `pay_0193e5c8b1f27a3c9d0e4f5a6b7c8d9e`."""
+    return f"{prefix}_{uuid7_hex(time.time_ns(), int.from_bytes(os.urandom(8), 'big'))}"

@@ -1,0 +1,37 @@
+"""The counters and gauges that a process shows at /metrics. Prometheus text; labels are few."""
+
+from typing import Final
+
+from prometheus_client import Counter, Histogram
+
+PAYMENTS_ACCEPTED: Final = Counter(
+    "florin_payments_accepted_total",
+    "Payments committed, by whether the request was a repeat.",
+    ["replayed"],
+)
+PAYMENTS_SETTLED: Final = Counter(
+    "florin_payments_settled_total", "Payments that reached an outcome.", ["outcome"]
+)
+PAYMENTS_UNKNOWN: Final = Counter(
+    "florin_payments_unknown_total", "Times the gateway gave no answer in time."
+)
+WEBHOOK_ATTEMPTS: Final = Counter(
+    "florin_webhook_attempts_total", "Attempts at delivering a webhook, by outcome.", ["outcome"]
+)
+DEAD_LETTERS: Final = Counter(
+    "florin_dead_letters_total", "Messages put aside for a person to look at.", ["queue"]
+)
+PUBLISHED: Final = Counter("florin_messages_published_total", "Messages confirmed by the broker.")
+REQUESTS: Final = Counter("florin_http_requests_total", "Requests answered.", ["method", "status"])
+REQUEST_SECONDS: Final = Histogram(
+    "florin_http_request_seconds",
+    "Time to answer a request.",
+    ["method"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+BATCH_SIZE: Final = Histogram(
+    "florin_batch_size",
+    "Rows written by one statement.",
+    ["step"],
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+)

@@ -1,0 +1,115 @@
+"""From the outbox table to the broker: what was committed is published, at least once.
+
+The relay publishes what this process has just committed, without reading it again. The sweeper
+reads what a crash or an outage left behind. Both delete a row only after the broker's confirm;
+a message that went out twice finds consumers that do not mind.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Iterable
+from random import random
+from typing import Final
+
+import structlog
+
+from shared import metrics
+from shared.backoff import exponential
+from shared.broker import Outgoing, Publisher
+from shared.db import Database
+from shared.errors import Transient
+from shared.store import OutboxRow, delete_published, lock_unpublished
+
+log = structlog.get_logger()
+
+WINDOW: Final = 100
+"""Messages published before their confirms are awaited."""
+MAX_HELD: Final = 10_000
+"""Rows the relay keeps in memory; beyond it, the table keeps them for the sweeper."""
+GRACE: Final = 2.0
+"""Seconds that the relay has before the sweeper takes a row for lost."""
+
+
+class OutboxRelay:
+    """Publishes the outbox of one process, and whatever other processes left behind."""
+
+    def __init__(self, database: Database, publisher: Publisher, *, sweep_interval: float) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._sweep_interval = sweep_interval
+        self._held: deque[OutboxRow] = deque()
+        self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def offer(self, rows: Iterable[OutboxRow]) -> None:
+        """Rows just committed. Never blocks and never fails: the table has them."""
+        for row in rows:
+            if len(self._held) < MAX_HELD:
+                self._held.append(row)
+        if self._held:
+            self._idle.clear()
+            self._arrived.set()
+
+    async def relay(self) -> None:
+        """Publish what is offered, for ever."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._held:
+                window = [self._held.popleft() for _ in range(min(WINDOW, len(self._held)))]
+                try:
+                    await self._publish(window)
+                    await delete_published(self._database, [row.id for row in window])
+                except Transient as error:
+                    # Let go of everything: the sweeper publishes it when the outage is over.
+                    log.warning("outbox_left_to_sweeper", held=len(self._held), reason=str(error))
+                    self._held.clear()
+            self._idle.set()
+
+    async def sweep(self) -> None:
+        """Publish what was left behind, every `sweep_interval` seconds, for ever."""
+        failures = 0
+        while True:
+            pause = self._sweep_interval
+            try:
+                while await self.sweep_once() == WINDOW:
+                    pass
+                failures = 0
+            except Transient as error:
+                failures += 1
+                pause = exponential(failures, base=self._sweep_interval, cap=5, rand=random())  # noqa: S311
+                log.warning("outbox_sweep_failed", reason=str(error))
+            await asyncio.sleep(pause)
+
+    async def sweep_once(self, *, older_than: float = GRACE) -> int:
+        """Publish and delete up to one window of old rows; returns how many."""
+        async with self._database.transaction() as transaction:
+            rows = await lock_unpublished(transaction, older_than=older_than, limit=WINDOW)
+            if rows:
+                await self._publish(rows)
+                await delete_published(transaction, [row.id for row in rows])
+        return len(rows)
+
+    async def flush(self, timeout: float) -> None:
+        """Wait until everything offered is published, at most `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("outbox_not_flushed", held=len(self._held))
+
+    async def _publish(self, rows: list[OutboxRow]) -> None:
+        await self._publisher.publish(
+            [
+                Outgoing(
+                    row.exchange,
+                    row.routing_key,
+                    row.body.encode(),
+                    json.loads(row.headers) if row.headers else {},
+                )
+                for row in rows
+            ]
+        )
+        metrics.PUBLISHED.inc(len(rows))

@@ -1,0 +1,57 @@
+"""The states of every object and the moves between them: the one place that says so.
+
+CHECK constraints in deploy/migrations mirror the names; every UPDATE says the state it expects.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+
+class PaymentStatus(StrEnum):
+    """What the world may know about a payment."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class DeliveryStatus(StrEnum):
+    """What became of telling one endpoint about one event."""
+
+    PENDING = "pending"
+    RETRYING = "retrying"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+PAYMENT_MOVES: Final[Mapping[PaymentStatus, frozenset[PaymentStatus]]] = MappingProxyType(
+    {
+        PaymentStatus.PENDING: frozenset({PaymentStatus.PROCESSING}),
+        PaymentStatus.PROCESSING: frozenset({PaymentStatus.COMPLETED, PaymentStatus.FAILED}),
+        PaymentStatus.COMPLETED: frozenset(),
+        PaymentStatus.FAILED: frozenset(),
+    }
+)
+
+DELIVERY_MOVES: Final[Mapping[DeliveryStatus, frozenset[DeliveryStatus]]] = MappingProxyType(
+    {
+        DeliveryStatus.PENDING: frozenset(
+            {DeliveryStatus.DELIVERED, DeliveryStatus.RETRYING, DeliveryStatus.DEAD}
+        ),
+        DeliveryStatus.RETRYING: frozenset(
+            {DeliveryStatus.DELIVERED, DeliveryStatus.RETRYING, DeliveryStatus.DEAD}
+        ),
+        DeliveryStatus.DELIVERED: frozenset(),
+        DeliveryStatus.DEAD: frozenset(),
+    }
+)
+
+S = TypeVar("S", PaymentStatus, DeliveryStatus)
+
+
+def sources(moves: Mapping[S, frozenset[S]], target: S) -> list[S]:
+    """The states from which `target` may be reached, sorted: what an UPDATE must expect."""
+    return sorted(state for state, targets in moves.items() if target in targets)
