@@ -8,6 +8,12 @@ from typing import Annotated
 
 import typer
 
+from cli.up import Options
+from cli.up import up as run_up
+from deploy.migrate import BootstrapSettings
+from deploy.migrate import migrate as run_migrate
+from shared import topology as broker
+from shared.config import Settings, load
 from shared.errors import FlorinError
 
 ROOT = Path(__file__).parent.parent
@@ -28,33 +34,31 @@ def up(
     quiet: Annotated[bool, typer.Option(help="Print the URL, and errors.")] = False,
 ) -> None:
     """Run everything here: Postgres, RabbitMQ and the three services, until Ctrl-C."""
-    from cli.up import Options
-    from cli.up import up as run
-
-    raise typer.Exit(run(Options(port=port, data=data.resolve(), quiet=quiet)))
+    raise typer.Exit(run_up(Options(port=port, data=data.resolve(), quiet=quiet)))
 
 
 @app.command()
 def migrate() -> None:
     """Bring the schema of FLORIN_DATABASE_URL up to date. Run it at each deploy."""
-    from deploy.migrate import migrate as run
-    from services.api.config import ApiSettings
-    from shared.config import load
-
-    settings = load(ApiSettings)
-    applied = asyncio.run(run(settings.database_url.get_secret_value()))
+    settings = load(BootstrapSettings)
+    key = settings.bootstrap_key
+    applied, made = asyncio.run(
+        run_migrate(
+            settings.database_url.get_secret_value(),
+            first_key=key.get_secret_value() if key else None,
+        )
+    )
     for migration in applied:
         typer.echo(f"applied {migration.version:04} {migration.name}")
     if not applied:
         typer.echo("the schema is up to date")
+    if made:
+        typer.echo(f"the default account's first key, shown this once: {made}")
 
 
 @app.command()
 def topology() -> None:
     """Declare the exchanges and queues at FLORIN_AMQP_URL. Run it at each deploy."""
-    from shared import topology as broker
-    from shared.config import Settings, load
-
     settings = load(Settings)
     described = broker.describe(settings.webhook_retry_delays)
     asyncio.run(broker.apply(settings.amqp_url.get_secret_value(), described))
@@ -90,7 +94,17 @@ def check() -> None:
 def lock() -> None:
     """Pin the newest dependencies, with hashes and without addresses."""
     for name in ("requirements", "requirements-dev"):
-        options = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate", "--upgrade", "--quiet"]
+        options = [
+            "--universal",
+            "--python-version",
+            "3.11",
+            "--generate-hashes",
+            "--no-emit-index-url",
+            "--no-header",
+            "--no-annotate",
+            "--upgrade",
+            "--quiet",
+        ]
         status = _run(
             sys.executable,
             "-m",

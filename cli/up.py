@@ -46,10 +46,12 @@ def up(options: Options) -> int:
     try:
         with hold(options.data) as lock:
             return asyncio.run(_Up(options, console, lock).run())
-    except* Misconfigured as group:
-        console.print(Text(f"florin: {_first(group)}", style="red"), soft_wrap=True)
+    except (FlorinError, BaseExceptionGroup) as error:
+        reason = _first(error)
+        if not isinstance(reason, FlorinError):
+            raise
+        console.print(Text(f"florin: {reason}", style="red"), soft_wrap=True)
         return 1
-    return 1
 
 
 class _Up:
@@ -106,7 +108,7 @@ class _Up:
         self._processes += services
         if self._backends is not None:
             await self._backends.start()
-        applied = await migrate(urls[0], bootstrap_key=instance.api_key)
+        applied, _ = await migrate(urls[0], first_key=instance.api_key)
         if applied:
             self._say(f"schema migrated to version {applied[-1].version}")
         settings = load(Settings)
@@ -221,7 +223,8 @@ class _Up:
         say("\n  A payment:\n")
         say(
             f"  curl -s {url}/api/v1/payments -H 'Content-Type: application/json'"
-            """ -H 'X-User-ID: user123' -d '{"user_id":"user123","amount":100.50,"currency":"THB"}'""",
+            " -H 'X-User-ID: user123'"
+            """ -d '{"user_id":"user123","amount":100.50,"currency":"THB"}'""",
             soft_wrap=True,
             markup=False,
         )
@@ -240,8 +243,7 @@ def _answers(url: str) -> Callable[[], Awaitable[bool]]:
     return is_ready
 
 
-def _first(group: BaseExceptionGroup[FlorinError]) -> BaseException:
-    error: BaseException = group
+def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

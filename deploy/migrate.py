@@ -4,14 +4,18 @@ Only this deploy step changes the schema. One runs at a time (an advisory lock),
 for a table that is in use (`lock_timeout`): it fails, and can be run again.
 """
 
+from __future__ import annotations  # asyncpg's classes are generic in its stubs alone
+
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import asyncpg
+from pydantic import SecretStr, field_validator
 
-from shared.api_keys import hash_key, prefix_of
+from shared.api_keys import MINIMUM_LENGTH, hash_key, is_well_formed, make_key, prefix_of
+from shared.config import Settings
 from shared.errors import Misconfigured
 from shared.ids import new_id
 from shared.log import without_secrets
@@ -42,10 +46,29 @@ def migrations() -> list[Migration]:
     return found
 
 
-async def migrate(url: str, *, bootstrap_key: str | None = None) -> list[Migration]:
-    """Apply what is missing and return it. `bootstrap_key` becomes the default account's key.
+class BootstrapSettings(Settings):
+    """What preparing a database needs to know."""
 
-    Raises Misconfigured when the database cannot be reached or a lock cannot be had in time.
+    bootstrap_key: SecretStr | None = None
+    """The default account's first key: `sk_` and 21 characters or more."""
+
+    @field_validator("bootstrap_key")
+    @classmethod
+    def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not is_well_formed(value.get_secret_value()):
+            raise ValueError(
+                f"must start with sk_ and have {MINIMUM_LENGTH} characters or more; leave it out to"
+                " have one made"
+            )
+        return value
+
+
+async def migrate(url: str, *, first_key: str | None) -> tuple[list[Migration], str | None]:
+    """Apply what is missing, and see to it that the default account has a key.
+
+    That key is `first_key`, or is made when the account has none. Returns the migrations applied,
+    and the key if it was made here: it is not stored, so show it now. Raises Misconfigured when the
+    database cannot be reached or a lock cannot be had in time.
     """
     where = without_secrets(url)
     try:
@@ -56,14 +79,17 @@ async def migrate(url: str, *, bootstrap_key: str | None = None) -> list[Migrati
         await connection.execute("SET lock_timeout = '5s'")
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
         applied = await _apply_missing(connection)
-        if bootstrap_key is not None:
-            await _add_key(connection, bootstrap_key)
+        made = None
+        if first_key is None and not await connection.fetchval("SELECT 1 FROM api_keys LIMIT 1"):
+            made = make_key()
+        if key := first_key or made:
+            await _add_key(connection, key)
     except asyncpg.LockNotAvailableError:
         raise Misconfigured(
-            f"a table in {where} is in use and could not be changed within 5 s: run it again"
+            f"{where} is in use and could not be changed within 5 s: run it again"
         ) from None
     else:
-        return applied
+        return applied, made
     finally:
         await connection.close()
 

@@ -18,6 +18,11 @@ def make_key() -> str:
     return f"sk_{secrets.token_urlsafe(32)}"
 
 
+def is_well_formed(key: str) -> bool:
+    """Whether `key` could be one that is safe to use."""
+    return key.startswith("sk_") and len(key) >= MINIMUM_LENGTH and key.isascii()
+
+
 def prefix_of(key: str) -> str:
     """The part of a key that may be stored and shown."""
     return key[:PREFIX_LENGTH]

@@ -7,6 +7,7 @@ a declare that drifted would make every reconnection fail for ever.
 
 import asyncio
 import contextlib
+import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from shared.errors import Transient
 from shared.log import without_secrets
 
 log = structlog.get_logger()
+# Both report every fault of a connection besides raising it; we say it once, in our own words.
+for _name in ("aiormq", "aio_pika"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 CONNECT_TIMEOUT = 5.0
 CONFIRM_TIMEOUT = 10.0

@@ -3,6 +3,8 @@
 Nothing outside this module sees asyncpg: statements live in store.py modules and call `Database`.
 """
 
+from __future__ import annotations  # asyncpg's classes are generic in its stubs alone
+
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence

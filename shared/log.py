@@ -35,9 +35,6 @@ def configure(service: str, level: str = "INFO") -> None:
         format='{"event":"library_warning","logger":"%(name)s","level":"%(levelname)s",'
         '"message":"%(message)s"}',
     )
-    # Both report every lost connection themselves; we say it once, in our own words.
-    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
-    logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
 
 
 def without_secrets(url: str) -> str:

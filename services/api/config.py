@@ -3,9 +3,8 @@
 import ipaddress
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
-from shared.api_keys import MINIMUM_LENGTH
 from shared.config import Port, Settings
 
 
@@ -16,7 +15,6 @@ class ApiSettings(Settings):
     api_port: Port = 8080
     auth: Literal["local", "required"] = "required"
     """`local` lets a request without credentials in as the default account; loopback only."""
-    bootstrap_key: SecretStr | None = None
     rate_limit: float = Field(default=10.0, gt=0)
     """Requests a second for each user, in the long run."""
     rate_burst: int = Field(default=10, ge=1)
@@ -32,12 +30,6 @@ class ApiSettings(Settings):
             raise ValueError(
                 f"FLORIN_AUTH=local would let anybody who reaches {self.api_host} in as the default"
                 " account: bind to 127.0.0.1, or set FLORIN_AUTH=required"
-            )
-        key = self.bootstrap_key.get_secret_value() if self.bootstrap_key else None
-        if key is not None and not (key.startswith("sk_") and len(key) >= MINIMUM_LENGTH):
-            raise ValueError(
-                f"FLORIN_BOOTSTRAP_KEY must start with sk_ and have {MINIMUM_LENGTH} characters or"
-                " more; leave it out to have one made"
             )
         return self
 
