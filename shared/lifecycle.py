@@ -6,12 +6,13 @@ harmless. A background task that dies stops the service with an error, for a sup
 """
 
 import asyncio
+import contextlib
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 import uvloop
@@ -29,6 +30,18 @@ class Phase(StrEnum):
     DRAINING = "draining"
 
 
+class Stoppable(Protocol):
+    """Background work that can be asked to finish."""
+
+    async def run(self) -> None:
+        """Work until stopped."""
+        ...
+
+    def stop(self) -> None:
+        """Finish what is held, then return from `run`."""
+        ...
+
+
 class Lifecycle:
     """Owns a service's background tasks and knows its phase."""
 
@@ -44,6 +57,19 @@ class Lifecycle:
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
         return task
+
+    @contextlib.asynccontextmanager
+    async def running(self, name: str, work: Stoppable, timeout: float) -> AsyncIterator[None]:
+        """Run `work` in the background during the block, then let it finish what it holds, for at
+        most `timeout` seconds."""
+        task = self.spawn(name, work.run())
+        yield
+        work.stop()
+        done, _ = await asyncio.wait({task}, timeout=timeout)
+        if not done:
+            log.warning("not_finished_in_time", task=name, seconds=timeout)
+            task.cancel()
+            await asyncio.wait({task}, timeout=1)
 
     def end(self) -> None:
         """Begin to stop. Harmless when already stopping."""
@@ -74,16 +100,6 @@ class Lifecycle:
             self._failure = self._failure or error
             log.error("background_task_died", task=task.get_name(), exc_info=error)
             self.end()
-
-
-async def finish(task: asyncio.Task[None], stop: Callable[[], None], timeout: float) -> None:
-    """Ask a background task to stop and give it `timeout` seconds to finish what it holds."""
-    stop()
-    done, _ = await asyncio.wait({task}, timeout=timeout)
-    if not done:
-        log.warning("not_finished_in_time", task=task.get_name(), seconds=timeout)
-        task.cancel()
-        await asyncio.wait({task}, timeout=1)
 
 
 App = Callable[[Lifecycle], AbstractAsyncContextManager[None]]

@@ -6,19 +6,20 @@ a message that went out twice finds consumers that do not mind.
 """
 
 import asyncio
+import contextlib
 import json
 from collections import deque
-from collections.abc import Iterable
-from random import random
+from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 import structlog
 
 from shared import metrics
-from shared.backoff import exponential
 from shared.broker import Outgoing, Publisher
 from shared.db import Database
 from shared.errors import Transient
+from shared.lifecycle import Lifecycle
+from shared.repeat import Repeating
 from shared.store import OutboxRow, delete_published, lock_unpublished
 
 log = structlog.get_logger()
@@ -34,54 +35,48 @@ GRACE: Final = 2.0
 class OutboxRelay:
     """Publishes the outbox of one process, and whatever other processes left behind."""
 
-    def __init__(self, database: Database, publisher: Publisher, *, sweep_interval: float) -> None:
+    def __init__(self, database: Database, publisher: Publisher) -> None:
         self._database = database
         self._publisher = publisher
-        self._sweep_interval = sweep_interval
         self._held: deque[OutboxRow] = deque()
-        self._arrived = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._news = asyncio.Event()
+        self._stopping = False
 
     def offer(self, rows: Iterable[OutboxRow]) -> None:
         """Rows just committed. Never blocks and never fails: the table has them."""
         for row in rows:
             if len(self._held) < MAX_HELD:
                 self._held.append(row)
-        if self._held:
-            self._idle.clear()
-            self._arrived.set()
+        self._news.set()
 
-    async def relay(self) -> None:
-        """Publish what is offered, for ever."""
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._held:
-                window = [self._held.popleft() for _ in range(min(WINDOW, len(self._held)))]
-                try:
-                    await self._publish(window)
-                    await delete_published(self._database, [row.id for row in window])
-                except Transient as error:
-                    # Let go of everything: the sweeper publishes it when the outage is over.
-                    log.warning("outbox_left_to_sweeper", held=len(self._held), reason=str(error))
-                    self._held.clear()
-            self._idle.set()
+    async def run(self) -> None:
+        """Publish what is offered, until `stop` and until nothing is held."""
+        while self._held or not self._stopping:
+            self._news.clear()
+            if self._held:
+                await self._relay_window()
+            elif not self._stopping:
+                await self._news.wait()
+
+    def stop(self) -> None:
+        """Publish what is held, then let `run` return."""
+        self._stopping = True
+        self._news.set()
+
+    async def _relay_window(self) -> None:
+        window = [self._held.popleft() for _ in range(min(WINDOW, len(self._held)))]
+        try:
+            await self._publish(window)
+            await delete_published(self._database, [row.id for row in window])
+        except Transient as error:
+            # Let go of everything: the sweeper publishes it when the outage is over.
+            log.warning("outbox_left_to_sweeper", held=len(self._held), reason=str(error))
+            self._held.clear()
 
     async def sweep(self) -> None:
-        """Publish what was left behind, every `sweep_interval` seconds, for ever."""
-        failures = 0
-        while True:
-            pause = self._sweep_interval
-            try:
-                while await self.sweep_once() == WINDOW:
-                    pass
-                failures = 0
-            except Transient as error:
-                failures += 1
-                pause = exponential(failures, base=self._sweep_interval, cap=5, rand=random())  # noqa: S311
-                log.warning("outbox_sweep_failed", reason=str(error))
-            await asyncio.sleep(pause)
+        """Publish all that was left behind."""
+        while await self.sweep_once() == WINDOW:
+            pass
 
     async def sweep_once(self, *, older_than: float = GRACE) -> int:
         """Publish and delete up to one window of old rows; returns how many."""
@@ -91,14 +86,6 @@ class OutboxRelay:
                 await self._publish(rows)
                 await delete_published(transaction, [row.id for row in rows])
         return len(rows)
-
-    async def flush(self, timeout: float) -> None:
-        """Wait until everything offered is published, at most `timeout` seconds."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._idle.wait()
-        except TimeoutError:
-            log.warning("outbox_not_flushed", held=len(self._held))
 
     async def _publish(self, rows: list[OutboxRow]) -> None:
         await self._publisher.publish(
@@ -113,3 +100,27 @@ class OutboxRelay:
             ]
         )
         metrics.PUBLISHED.inc(len(rows))
+
+
+@contextlib.asynccontextmanager
+async def open_relay(
+    database: Database,
+    amqp_url: str,
+    lifecycle: Lifecycle,
+    *,
+    service: str,
+    sweep_interval: float,
+    drain_timeout: float,
+) -> AsyncIterator[tuple[OutboxRelay, Publisher]]:
+    """A relay and its sweeper at work, and the publisher under them; flushed at the end."""
+    publisher = Publisher(amqp_url, name=service)
+    relay = OutboxRelay(database, publisher)
+    sweeper = Repeating("outbox sweeper", relay.sweep, sweep_interval)
+    try:
+        async with (
+            lifecycle.running("outbox relay", relay, drain_timeout),
+            lifecycle.running("outbox sweeper", sweeper, drain_timeout),
+        ):
+            yield relay, publisher
+    finally:
+        await publisher.close()

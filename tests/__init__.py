@@ -1,0 +1,1 @@
+"""The rules that Florin keeps, against real Postgres and RabbitMQ."""

@@ -13,11 +13,10 @@ from services.api.context import CONTEXT, MAX_BODY, Context
 from services.api.gate import make_gate
 from services.api.rate_limit import RateLimiter
 from services.api.routes import operations, payments, webhook_endpoints
-from shared.broker import Publisher
 from shared.db import open_database
 from shared.errors import Misconfigured
 from shared.lifecycle import App, Lifecycle
-from shared.outbox import OutboxRelay
+from shared.outbox import open_relay
 from shared.schema import require_schema
 
 MOUNTS = ("/api/v1", "/v1")
@@ -40,13 +39,16 @@ def make_app(settings: ApiSettings) -> App:
             stack.push_async_callback(database.close)
             await require_schema(database)
 
-            publisher = Publisher(settings.amqp_url.get_secret_value(), name="api")
-            stack.push_async_callback(publisher.close)
-            relay = OutboxRelay(database, publisher, sweep_interval=settings.outbox_sweep_interval)
-            stack.push_async_callback(relay.flush, settings.drain_timeout)
-            lifecycle.spawn("outbox relay", relay.relay())
-            lifecycle.spawn("outbox sweeper", relay.sweep())
-
+            relay, publisher = await stack.enter_async_context(
+                open_relay(
+                    database,
+                    settings.amqp_url.get_secret_value(),
+                    lifecycle,
+                    service="api",
+                    sweep_interval=settings.outbox_sweep_interval,
+                    drain_timeout=settings.drain_timeout,
+                )
+            )
             acceptor = Acceptor(database, relay, settings.accept_batch, settings.accept_queue)
             stack.push_async_callback(acceptor.drain)
             context = Context(database, acceptor, publisher, lifecycle, time.monotonic())

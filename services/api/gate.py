@@ -49,6 +49,7 @@ def make_gate(authenticator: Authenticator, limiter: RateLimiter) -> Middleware:
             response = errors.respond(_as_problem(error, request), request_id)
         headers = response.headers
         headers["Request-Id"] = request_id
+        headers["Server"] = "florin"
         if verdict is not None:
             headers["RateLimit"] = field(verdict)
             headers["RateLimit-Policy"] = limiter.policy

@@ -8,12 +8,13 @@ from services.notifier.config import NotifierSettings
 from services.notifier.handlers import DeliveryHandler, EventHandler
 from services.notifier.sender import open_sender
 from services.notifier.sweeper import Sweeper
-from shared.broker import Consumer, Publisher
+from shared.broker import Consumer
 from shared.db import open_database
 from shared.dead_letters import DeadLetters
-from shared.lifecycle import App, Lifecycle, finish
-from shared.outbox import OutboxRelay
+from shared.lifecycle import App, Lifecycle
+from shared.outbox import open_relay
 from shared.probe import serve_probe
+from shared.repeat import Repeating
 from shared.schema import require_schema
 from shared.topology import NOTIFIER_DEAD, NOTIFIER_DELIVERIES, NOTIFIER_EVENTS
 
@@ -37,13 +38,16 @@ def make_app(settings: NotifierSettings) -> App:
             stack.push_async_callback(database.close)
             await require_schema(database)
 
-            publisher = Publisher(amqp_url, name="notifier")
-            stack.push_async_callback(publisher.close)
-            relay = OutboxRelay(database, publisher, sweep_interval=settings.outbox_sweep_interval)
-            stack.push_async_callback(relay.flush, settings.drain_timeout)
-            lifecycle.spawn("outbox relay", relay.relay())
-            lifecycle.spawn("outbox sweeper", relay.sweep())
-
+            relay, publisher = await stack.enter_async_context(
+                open_relay(
+                    database,
+                    amqp_url,
+                    lifecycle,
+                    service="notifier",
+                    sweep_interval=settings.outbox_sweep_interval,
+                    drain_timeout=settings.drain_timeout,
+                )
+            )
             sender = await stack.enter_async_context(
                 open_sender(
                     timeout=settings.webhook_timeout,
@@ -68,7 +72,6 @@ def make_app(settings: NotifierSettings) -> App:
                 database,
                 events,
                 attempts,
-                interval=settings.notifier_sweep_interval,
                 lost_after=settings.lost_after,
                 retry_grace=RETRY_GRACE,
             )
@@ -94,10 +97,14 @@ def make_app(settings: NotifierSettings) -> App:
                     lambda: {"consuming": all(consumer.connected for consumer in consumers)},
                 )
             )
-            lifecycle.spawn("sweeper", sweeper.run())
-            for consumer, name in zip(consumers, ("events", "deliveries"), strict=True):
-                consuming = lifecycle.spawn(f"{name} consumer", consumer.run())
-                stack.push_async_callback(finish, consuming, consumer.stop, settings.drain_timeout)
+            for name, work in (
+                ("sweeper", Repeating("sweeper", sweeper.sweep, settings.notifier_sweep_interval)),
+                ("events consumer", consumers[0]),
+                ("deliveries consumer", consumers[1]),
+            ):
+                await stack.enter_async_context(
+                    lifecycle.running(name, work, settings.drain_timeout)
+                )
             for consumer in consumers:
                 await consumer.wait_connected(settings.start_timeout)
             yield

@@ -62,6 +62,7 @@ class Sender:
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"Florin/{VERSION}",
+            "Accept-Encoding": "identity",  # the start of the response is kept as it comes
             **signature_headers(attempt.secret, attempt.event_id, int(time.time()), body),
         }
         # A connection that could not be made, or that a server closed while it lay idle, is worth

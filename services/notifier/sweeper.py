@@ -4,7 +4,6 @@ Postgres says what is due; the queues only make it prompt. Losing every queue lo
 """
 
 import asyncio
-from random import random
 from typing import Final
 
 import structlog
@@ -12,9 +11,8 @@ import structlog
 from services.notifier import store
 from services.notifier.attempts import Attempts
 from services.notifier.handlers import EventHandler
-from shared.backoff import exponential
 from shared.db import Database
-from shared.errors import Permanent, Transient
+from shared.errors import Permanent
 
 log = structlog.get_logger()
 
@@ -22,7 +20,7 @@ AT_ONCE: Final = 200
 
 
 class Sweeper:
-    """Looks after what is overdue, for ever."""
+    """Looks after what is overdue."""
 
     def __init__(
         self,
@@ -30,31 +28,19 @@ class Sweeper:
         events: EventHandler,
         attempts: Attempts,
         *,
-        interval: float,
         lost_after: float,
         retry_grace: float,
     ) -> None:
         self._database = database
         self._events = events
         self._attempts = attempts
-        self._interval = interval
         self._lost_after = lost_after
         self._retry_grace = retry_grace
 
-    async def run(self) -> None:
-        """Sweep every `interval` seconds, for ever."""
-        failures = 0
-        while True:
-            pause = self._interval
-            try:
-                while await self.sweep_once() >= AT_ONCE:
-                    pass
-                failures = 0
-            except Transient as error:
-                failures += 1
-                pause = exponential(failures, base=self._interval, cap=30, rand=random())  # noqa: S311
-                log.warning("sweeper_waits", reason=str(error))
-            await asyncio.sleep(pause)
+    async def sweep(self) -> None:
+        """Look after all that is overdue."""
+        while await self.sweep_once() >= AT_ONCE:
+            pass
 
     async def sweep_once(self) -> int:
         """Look after some of what is overdue; returns how much there was."""

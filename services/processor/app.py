@@ -7,12 +7,13 @@ from services.processor.config import ProcessorSettings
 from services.processor.gateways.sandbox import SandboxGateway
 from services.processor.handler import PaymentHandler, Settler
 from services.processor.janitor import Janitor
-from shared.broker import Consumer, Publisher
+from shared.broker import Consumer
 from shared.db import open_database
 from shared.dead_letters import DeadLetters
-from shared.lifecycle import App, Lifecycle, finish
-from shared.outbox import OutboxRelay
+from shared.lifecycle import App, Lifecycle
+from shared.outbox import open_relay
 from shared.probe import serve_probe
+from shared.repeat import Repeating
 from shared.schema import require_schema
 from shared.topology import PROCESSOR_DEAD, PROCESSOR_PAYMENTS
 
@@ -33,13 +34,16 @@ def make_app(settings: ProcessorSettings) -> App:
             stack.push_async_callback(database.close)
             await require_schema(database)
 
-            publisher = Publisher(amqp_url, name="processor")
-            stack.push_async_callback(publisher.close)
-            relay = OutboxRelay(database, publisher, sweep_interval=settings.outbox_sweep_interval)
-            stack.push_async_callback(relay.flush, settings.drain_timeout)
-            lifecycle.spawn("outbox relay", relay.relay())
-            lifecycle.spawn("outbox sweeper", relay.sweep())
-
+            relay, publisher = await stack.enter_async_context(
+                open_relay(
+                    database,
+                    amqp_url,
+                    lifecycle,
+                    service="processor",
+                    sweep_interval=settings.outbox_sweep_interval,
+                    drain_timeout=settings.drain_timeout,
+                )
+            )
             settler = Settler(
                 database=database,
                 relay=relay,
@@ -65,7 +69,6 @@ def make_app(settings: ProcessorSettings) -> App:
                 database,
                 settler,
                 amqp_url,
-                interval=settings.janitor_interval,
                 lost_after=settings.lost_after,
                 ask_again_min=settings.ask_again_min,
                 ask_again_max=settings.ask_again_max,
@@ -78,9 +81,13 @@ def make_app(settings: ProcessorSettings) -> App:
                     lambda: {"consuming": consumer.connected},
                 )
             )
-            lifecycle.spawn("janitor", janitor.run())
-            consuming = lifecycle.spawn("payments consumer", consumer.run())
-            stack.push_async_callback(finish, consuming, consumer.stop, settings.drain_timeout)
+            for name, work in (
+                ("janitor", Repeating("janitor", janitor.clean, settings.janitor_interval)),
+                ("payments consumer", consumer),
+            ):
+                await stack.enter_async_context(
+                    lifecycle.running(name, work, settings.drain_timeout)
+                )
             await consumer.wait_connected(settings.start_timeout)
             yield
 

@@ -116,7 +116,7 @@ class Settler:
         )
         if settled:
             moved, messages = await persist(
-                store.settle_payments, self.database, _one_each(settled), datetime.now(UTC)
+                store.settle_payments, self.database, _one_each(settled)
             )
             self.relay.offer(messages)
             for settlement in settled:

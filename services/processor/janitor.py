@@ -1,11 +1,10 @@
 """What no message brings: outcomes that stay unknown, work that the broker lost, grown counts.
 
-Every task has a `…_once`; the loop only repeats them.
+Every task is done once; whoever built the janitor repeats it.
 """
 
 import asyncio
 from datetime import UTC, datetime
-from random import random
 from typing import Final
 
 import structlog
@@ -15,10 +14,9 @@ from services.processor.gateways.base import Outcome
 from services.processor.handler import Settler
 from services.processor.settlement import to_charge
 from services.processor.unknown import is_due
-from shared.backoff import exponential
 from shared.broker import queue_depth
 from shared.db import Database
-from shared.errors import Permanent, Transient
+from shared.errors import Permanent
 from shared.payment import Payment
 from shared.store import outbox_age
 from shared.topology import PROCESSOR_PAYMENTS
@@ -38,7 +36,6 @@ class Janitor:
         settler: Settler,
         amqp_url: str,
         *,
-        interval: float,
         lost_after: float,
         ask_again_min: float,
         ask_again_max: float,
@@ -46,27 +43,15 @@ class Janitor:
         self._database = database
         self._settler = settler
         self._amqp_url = amqp_url
-        self._interval = interval
         self._lost_after = lost_after
         self._ask_again_min = ask_again_min
         self._ask_again_max = ask_again_max
 
-    async def run(self) -> None:
-        """Repeat every task, for ever."""
-        failures = 0
-        while True:
-            try:
-                await self.ask_again_once(datetime.now(UTC))
-                await self.queue_lost_once()
-                await store.fold_counts(self._database, more_than=FOLD_ABOVE)
-                failures = 0
-            except Transient as error:
-                failures += 1
-                log.warning("janitor_waits", reason=str(error))
-            pause = self._interval
-            if failures:
-                pause = exponential(failures, base=self._interval, cap=30, rand=random())  # noqa: S311
-            await asyncio.sleep(pause)
+    async def clean(self) -> None:
+        """Do every task once."""
+        await self.ask_again_once(datetime.now(UTC))
+        await self.queue_lost_once()
+        await store.fold_counts(self._database, more_than=FOLD_ABOVE)
 
     async def ask_again_once(self, now: datetime) -> int:
         """Ask the gateway about unknown outcomes that are due at `now`; returns how many."""

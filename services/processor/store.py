@@ -89,7 +89,7 @@ async def begin_payments(
 
 
 async def settle_payments(
-    database: Database, settlements: Sequence[Settlement], at: datetime
+    database: Database, settlements: Sequence[Settlement]
 ) -> tuple[set[str], list[OutboxRow]]:
     """Move payments from processing to their final state, with transfers, balances and events.
 
@@ -101,9 +101,10 @@ async def settle_payments(
         WITH input AS (
             SELECT *
               FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-                          $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[])
+                          $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[],
+                          $13::timestamptz[])
                 AS i (account_id, id, status, gateway, gateway_reference, failure_code,
-                      failure_message, transfer_id, event_id, event_type, event_body, item)
+                      failure_message, transfer_id, event_id, event_type, event_body, item, at)
         ), settled AS (
             UPDATE payments
                SET status = input.status,
@@ -112,13 +113,13 @@ async def settle_payments(
                    failure_code = input.failure_code,
                    failure_message = input.failure_message,
                    unknown_since = NULL,
-                   updated_at = $13,
-                   processed_at = $13
+                   updated_at = input.at,
+                   processed_at = input.at
               FROM input
              WHERE payments.account_id = input.account_id AND payments.id = input.id
                AND payments.status = 'processing'
             RETURNING payments.account_id, payments.id, payments.status, currency, amount,
-                      transfer_id, event_id, event_type, event_body, item
+                      transfer_id, event_id, event_type, event_body, item, at
         ), moved AS (
             INSERT INTO transfers (account_id, id, debit, credit, currency, amount, kind, source_id)
             SELECT account_id, transfer_id, 'gateway_clearing', 'merchant_balance', currency,
@@ -147,7 +148,7 @@ async def settle_payments(
              GROUP BY account_id, currency, change.status, sign
         ), told AS (
             INSERT INTO events (account_id, id, type, object_id, body, created_at)
-            SELECT account_id, event_id, event_type, id, event_body, $13 FROM settled
+            SELECT account_id, event_id, event_type, id, event_body, at FROM settled
         ), queued AS (
             INSERT INTO outbox (exchange, routing_key, body)
             SELECT $14, event_type, $15 || string_agg(item, ',') || $16
@@ -173,7 +174,7 @@ async def settle_payments(
         [s.event.type for s in settlements],
         [s.event.body for s in settlements],
         [encode_item(Item(s.payment.account_id, s.event.id)) for s in settlements],
-        at,
+        [s.at for s in settlements],
         EVENTS_EXCHANGE,
         opening(EVENTS),
         CLOSING,

@@ -1,0 +1,115 @@
+"""Private Postgres and RabbitMQ for the session; a database and a virtual host for each module."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import asyncpg
+import pytest
+
+from deploy.local.backends import Backends
+from deploy.local.binaries import find_or_install
+from deploy.local.instance import Instance, load_or_make
+from deploy.local.processes import Record
+from deploy.migrate import migrate
+from shared import topology
+from shared.db import Database, open_database
+from tests.receiver import Receiver, open_receiver
+from tests.system import RETRY_DELAYS, System, Urls
+
+TEMPLATE = "florin_template"
+KEY = "sk_test_0123456789abcdefghij"
+
+
+@pytest.fixture(scope="session")
+async def instance(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Instance]:
+    """Running backends, with a migrated template database."""
+    data: Path = tmp_path_factory.mktemp("florin")
+    binaries = find_or_install(print)
+    instance = load_or_make(data)
+    backends = Backends(data, binaries, instance, Record(data / "processes.json"), print)
+    try:
+        await backends.start()
+        await _administer(instance, f"CREATE DATABASE {TEMPLATE}")
+        await migrate(instance.database_url_of(TEMPLATE), first_key=KEY)
+        yield instance
+    finally:
+        await backends.stop()
+
+
+@pytest.fixture(scope="module")
+async def urls(instance: Instance, request: pytest.FixtureRequest) -> AsyncIterator[Urls]:
+    """An empty, migrated database and a virtual host with the topology, for this module alone."""
+    name = re.sub(r"\W+", "_", request.node.nodeid.lower().removesuffix(".py"))[-50:]
+    await _administer(instance, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    async with aiohttp.ClientSession(
+        instance.management_url,
+        headers={"Authorization": aiohttp.encode_basic_auth("florin", instance.rabbitmq_password)},
+        raise_for_status=True,
+    ) as management:
+        await management.put(f"/api/vhosts/{name}")
+        urls = Urls(instance.database_url_of(name), instance.amqp_url_of(name))
+        await topology.apply(urls.amqp, topology.describe(RETRY_DELAYS))
+        yield urls
+        await management.delete(f"/api/vhosts/{name}")
+
+
+@pytest.fixture(scope="module")
+async def database(urls: Urls) -> AsyncIterator[Database]:
+    """The module's database."""
+    database = await open_database(urls.database, service="tests", size=10, wait=5)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def empty(database: Database) -> Database:
+    """The module's database with nothing in it."""
+    await database.execute("ALTER TABLE transfers DISABLE TRIGGER USER")
+    await database.execute(
+        """
+        TRUNCATE payments, payment_counts, ledger_accounts, transfers, events, outbox,
+                 webhook_endpoints, deliveries, delivery_attempts, sweep_marks
+        """
+    )
+    await database.execute("ALTER TABLE transfers ENABLE TRIGGER USER")
+    return database
+
+
+@pytest.fixture(scope="module")
+async def system(urls: Urls, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    """The three services as processes, kept running by the supervisor of `./florin up`."""
+    system = System(urls, tmp_path_factory.mktemp("system"))
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.stop()
+
+
+@pytest.fixture
+async def merchant(system: System, receiver: Receiver) -> AsyncIterator[Receiver]:
+    """A receiver that is subscribed to every event for the length of the test."""
+    async with aiohttp.ClientSession(system.url, raise_for_status=True) as session:
+        body = {"url": receiver.url, "enabled_events": ["*"]}
+        async with session.post("/api/v1/webhook_endpoints", json=body) as response:
+            endpoint = await response.json()
+        receiver.secret = endpoint["secret"]
+        yield receiver
+        await session.delete(f"/api/v1/webhook_endpoints/{endpoint['id']}")
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """A merchant's HTTP server."""
+    async with open_receiver() as receiver:
+        yield receiver
+
+
+async def _administer(instance: Instance, statement: str) -> None:
+    connection = await asyncpg.connect(instance.database_url_of("postgres"))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
