@@ -6,6 +6,7 @@ import itertools
 import os
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,7 @@ class Load:
         self._workers = workers
         self._pause = pause
         self._stopping = False
+        self._name = uuid.uuid4().hex[:8]
         self.accepted: dict[str, str] = {}
         """Ids of accepted payments by idempotency key."""
         self.refused: list[int] = []
@@ -200,7 +202,7 @@ class Load:
         for count in itertools.count():
             if self._stopping:
                 return
-            key = f"{worker}-{count}"
+            key = f"{self._name}-{worker}-{count}"
             accepted = False
             while not accepted:
                 accepted = await self._post(session, key)
