@@ -30,6 +30,8 @@ for _name in ("aiormq", "aio_pika"):
 
 CONNECT_TIMEOUT = 5.0
 CONFIRM_TIMEOUT = 10.0
+HANDLER_FAILURE_PAUSE = 1.0
+"""Seconds before a message whose handler failed is given back, so that a bug cannot spin."""
 _FAULTS = (AMQPError, OSError, asyncio.TimeoutError, RuntimeError)
 
 
@@ -296,7 +298,7 @@ class Consumer:
             await self._handle(delivery)
         except Exception:
             log.exception("handler_failed", queue=self._queue)
-            await asyncio.sleep(1)
+            await asyncio.sleep(HANDLER_FAILURE_PAUSE)
             up_to = window.rejected(tag)
             with contextlib.suppress(*_FAULTS):
                 await message.reject(requeue=True)

@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from shared.db import Database, DatabaseUnavailable
+from shared.db import Database
 from shared.errors import Misconfigured
+from shared.store import find_schema_version
 
 SCHEMA_VERSION: Final = 1
 """The newest migration that this code knows."""
@@ -13,12 +14,7 @@ DEFAULT_ACCOUNT: Final = "acct_default"
 
 async def require_schema(database: Database) -> None:
     """Raise Misconfigured unless the schema is the one that this code was written for."""
-    try:
-        version = await database.fetchval("SELECT max(version) FROM schema_migrations")
-    except DatabaseUnavailable as error:
-        if "UndefinedTable" not in str(error):
-            raise
-        version = None
+    version = await find_schema_version(database)
     if version != SCHEMA_VERSION:
         remedy = (
             "run `./florin migrate`"

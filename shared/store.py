@@ -1,4 +1,4 @@
-"""Statements on the tables that two services share: the outbox."""
+"""Statements that two services share: on the outbox, and on the schema itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,3 +49,11 @@ async def outbox_age(database: Database) -> float:
         """
     )
     return age
+
+
+async def find_schema_version(database: Database) -> int | None:
+    """The newest migration that was applied; None in a database that has none."""
+    if await database.fetchval("SELECT to_regclass('schema_migrations')") is None:
+        return None
+    version: int | None = await database.fetchval("SELECT max(version) FROM schema_migrations")
+    return version

@@ -1,0 +1,218 @@
+"""Messages against a real RabbitMQ: confirmed when published, acked when finished."""
+
+import asyncio
+import contextlib
+import dataclasses
+
+import aio_pika
+import pytest
+
+from shared import topology
+from shared.broker import (
+    BrokerUnavailable,
+    Consumer,
+    Delivery,
+    Outgoing,
+    Publisher,
+    connect,
+    queue_depth,
+)
+from shared.dead_letters import DeadLetters
+from shared.errors import Misconfigured
+from tests.system import RETRY_DELAYS, Urls, eventually
+
+PAYMENTS = topology.PROCESSOR_PAYMENTS
+
+
+def command(body: bytes) -> Outgoing:
+    return Outgoing(topology.COMMANDS, "payments", body)
+
+
+@contextlib.asynccontextmanager
+async def consuming(consumer: Consumer):  # type: ignore[no-untyped-def]
+    """The consumer at work during the block."""
+    task = asyncio.create_task(consumer.run())
+    await consumer.wait_connected(5)
+    try:
+        yield
+    finally:
+        consumer.stop()
+        await task
+
+
+async def take_all(url: str, queue: str) -> list[aio_pika.abc.AbstractIncomingMessage]:
+    """Empty a queue."""
+    connection = await connect(url, name="test")
+    try:
+        channel = await connection.channel()
+        found = await channel.get_queue(queue, ensure=False)
+        messages = []
+        while (message := await found.get(fail=False)) is not None:
+            await message.ack()
+            messages.append(message)
+        return messages
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def publisher(urls: Urls):  # type: ignore[no-untyped-def]
+    publisher = Publisher(urls.amqp, name="test")
+    yield publisher
+    await publisher.close()
+
+
+async def test_what_is_published_arrives(urls: Urls, publisher: Publisher) -> None:
+    bodies = [str(n).encode() for n in range(250)]
+    await publisher.publish([command(body) for body in bodies])
+    heard: list[bytes] = []
+
+    async def handle(delivery: Delivery) -> None:
+        heard.append(delivery.body)
+
+    async def all_heard() -> bool:
+        return len(heard) == len(bodies)
+
+    async with consuming(Consumer(urls.amqp, PAYMENTS, handle, name="t", channels=3, prefetch=7)):
+        await eventually(all_heard)
+    assert sorted(heard) == sorted(bodies)
+    assert await queue_depth(urls.amqp, PAYMENTS) == 0
+
+
+async def test_what_is_not_finished_comes_again_when_the_connection_is_lost(
+    urls: Urls, publisher: Publisher
+) -> None:
+    heard: list[tuple[bytes, bool]] = []
+    may_finish = asyncio.Event()
+
+    async def handle(delivery: Delivery) -> None:
+        heard.append((delivery.body, delivery.redelivered))
+        if delivery.body == b"1":
+            await may_finish.wait()
+
+    await publisher.publish([command(str(n).encode()) for n in range(4)])
+
+    async def heard_all() -> bool:
+        return {body for body, _ in heard} == {b"0", b"1", b"2", b"3"}
+
+    consumer = Consumer(urls.amqp, PAYMENTS, handle, name="lost", channels=1, prefetch=10)
+    task = asyncio.create_task(consumer.run())
+    await eventually(heard_all)
+    task.cancel()  # as a crash: the connection goes, nothing more is acked
+    await asyncio.gather(task, return_exceptions=True)
+
+    may_finish.set()
+    heard.clear()
+
+    async def heard_again() -> bool:
+        return len(heard) >= 3
+
+    async with consuming(Consumer(urls.amqp, PAYMENTS, handle, name="again")):
+        await eventually(heard_again)
+    # 0 was a finished prefix and is gone; 2 and 3 were finished too, but behind 1.
+    assert sorted(heard) == [(b"1", True), (b"2", True), (b"3", True)]
+    assert await queue_depth(urls.amqp, PAYMENTS) == 0
+
+
+async def test_a_consumer_that_stops_finishes_what_it_holds(
+    urls: Urls, publisher: Publisher
+) -> None:
+    may_finish = asyncio.Event()
+    held: list[bytes] = []
+
+    async def handle(delivery: Delivery) -> None:
+        held.append(delivery.body)
+        await may_finish.wait()
+
+    await publisher.publish([command(b"held")])
+    consumer = Consumer(urls.amqp, PAYMENTS, handle, name="stopping")
+    task = asyncio.create_task(consumer.run())
+
+    async def is_held() -> bool:
+        return held == [b"held"]
+
+    await eventually(is_held)
+    consumer.stop()
+    done, _ = await asyncio.wait({task}, timeout=0.3)
+    assert not done, "it waits for what it holds"
+    may_finish.set()
+    await task
+    assert await queue_depth(urls.amqp, PAYMENTS) == 0
+
+
+async def test_a_handler_that_always_fails_ends_in_the_dead_queue(
+    urls: Urls, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.broker.HANDLER_FAILURE_PAUSE", 0.0)
+    times = 0
+
+    async def handle(delivery: Delivery) -> None:
+        nonlocal times
+        times += 1
+        raise ZeroDivisionError
+
+    await publisher.publish([command(b"poison")])
+
+    async def is_dead() -> bool:
+        return await queue_depth(urls.amqp, topology.PROCESSOR_DEAD) == 1
+
+    async with consuming(Consumer(urls.amqp, PAYMENTS, handle, name="failing")):
+        await eventually(is_dead)
+    assert times == topology.DELIVERY_LIMIT + 1
+    [letter] = await take_all(urls.amqp, topology.PROCESSOR_DEAD)
+    assert letter.body == b"poison"
+
+
+async def test_a_message_that_no_queue_takes_is_kept(urls: Urls, publisher: Publisher) -> None:
+    await publisher.publish([Outgoing(topology.COMMANDS, "no-such-key", b"lost?")])
+    [message] = await take_all(urls.amqp, topology.UNROUTABLE)
+    assert message.body == b"lost?"
+
+
+async def test_a_dead_letter_has_its_reason(urls: Urls, publisher: Publisher) -> None:
+    await DeadLetters(publisher, topology.NOTIFIER_DEAD).put(b"x", "nobody wants it")
+    [letter] = await take_all(urls.amqp, topology.NOTIFIER_DEAD)
+    assert letter.headers[topology.REASON_HEADER] == "nobody wants it"
+
+
+async def test_an_unknown_exchange_is_an_error_and_the_publisher_recovers(
+    urls: Urls, publisher: Publisher
+) -> None:
+    with pytest.raises(BrokerUnavailable):
+        await publisher.publish([Outgoing("no-such-exchange", "x", b"x")])
+    await publisher.publish([Outgoing(topology.DEAD, topology.NOTIFIER_DEAD, b"fine")])
+    assert len(await take_all(urls.amqp, topology.NOTIFIER_DEAD)) == 1
+
+
+async def test_no_broker_is_said_without_the_password() -> None:
+    publisher = Publisher("amqp://me:secret@127.0.0.1:1/", name="test")
+    with pytest.raises(BrokerUnavailable) as caught:
+        await publisher.publish([command(b"x")])
+    assert "127.0.0.1:1" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+async def test_applying_the_topology_again_changes_nothing(urls: Urls) -> None:
+    await topology.apply(urls.amqp, topology.describe(RETRY_DELAYS))
+
+
+async def test_an_argument_that_drifted_is_named_with_the_remedy(urls: Urls) -> None:
+    described = topology.describe(RETRY_DELAYS)
+    drifted = [
+        dataclasses.replace(queue, ttl_ms=1234) if queue.name == PAYMENTS else queue
+        for queue in described.queues
+    ]
+    with pytest.raises(Misconfigured, match=r"queue processor\.payments exists with other"):
+        await topology.apply(urls.amqp, dataclasses.replace(described, queues=drifted))
+
+
+async def test_a_retry_waits_its_delay_and_comes_back_as_due(
+    urls: Urls, publisher: Publisher
+) -> None:
+    await publisher.publish([Outgoing(topology.RETRIES, topology.rung(RETRY_DELAYS[0]), b"later")])
+    assert await queue_depth(urls.amqp, topology.NOTIFIER_DELIVERIES) == 0
+
+    async def is_due() -> bool:
+        return await queue_depth(urls.amqp, topology.NOTIFIER_DELIVERIES) == 1
+
+    await eventually(is_due, 5)

@@ -1,0 +1,288 @@
+"""Settling: once, whatever comes twice, at once, or after a crash."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from services.api.store import insert_payments
+from services.processor import store
+from services.processor.gateways.base import Approved, Charge, Declined, Outcome, Unknown
+from services.processor.handler import PaymentHandler, Settler
+from services.processor.janitor import Janitor
+from services.processor.settlement import decide
+from shared.broker import Delivery, Publisher
+from shared.db import Database, RowRefused
+from shared.dead_letters import DeadLetters
+from shared.messages import EVENTS, PAYMENTS, Item, decode, encode
+from shared.outbox import OutboxRelay
+from shared.topology import PROCESSOR_DEAD, PROCESSOR_PAYMENTS, REASON_HEADER
+from tests.integration.test_accept import new_payment
+from tests.integration.test_broker import take_all
+from tests.invariants import assert_invariants, open_payments
+from tests.system import Urls
+
+
+class Gateway:
+    """A gateway that answers as the test says and remembers what it was asked."""
+
+    name = "scripted"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.outcomes: dict[str, Outcome] = {}
+        self.known: set[str] = set()
+
+    async def charge(self, charge: Charge) -> Outcome:
+        self.asked.append(charge.key)
+        self.known.add(charge.key)
+        await asyncio.sleep(0)
+        return self.outcomes.get(charge.key, Approved(f"ref_{charge.key}"))
+
+    async def lookup(self, key: str) -> Outcome | None:
+        self.asked.append(key)
+        return self.outcomes.get(key, Approved(f"ref_{key}")) if key in self.known else None
+
+
+@pytest.fixture
+def gateway() -> Gateway:
+    return Gateway()
+
+
+@pytest.fixture
+async def publisher(urls: Urls) -> AsyncIterator[Publisher]:
+    publisher = Publisher(urls.amqp, name="test")
+    yield publisher
+    await publisher.close()
+
+
+def make_settler(database: Database, publisher: Publisher, gateway: Gateway) -> Settler:
+    return Settler(
+        database=database,
+        relay=OutboxRelay(database, publisher),
+        gateway=gateway,
+        gateway_timeout=0.5,
+        gateway_concurrency=100,
+        max_batch=50,
+    )
+
+
+@pytest.fixture
+def settler(empty: Database, publisher: Publisher, gateway: Gateway) -> Settler:
+    return make_settler(empty, publisher, gateway)
+
+
+@pytest.fixture
+def handler(settler: Settler, publisher: Publisher) -> PaymentHandler:
+    return PaymentHandler(settler, DeadLetters(publisher, PROCESSOR_DEAD))
+
+
+async def accept(database: Database, count: int, **changes: Any) -> list[Item]:
+    payments = [new_payment(**changes) for _ in range(count)]
+    await insert_payments(database, payments)
+    return [Item(payment.account_id, payment.id) for payment in payments]
+
+
+def message(items: Sequence[Item]) -> Delivery:
+    return Delivery(encode(PAYMENTS, items).encode(), {}, redelivered=False)
+
+
+async def statuses(database: Database) -> dict[str, int]:
+    rows = await database.fetch("SELECT status, count(*) AS n FROM payments GROUP BY status")
+    return {row["status"]: row["n"] for row in rows}
+
+
+async def test_an_envelope_is_settled_with_transfers_balances_and_events(
+    handler: PaymentHandler, gateway: Gateway, empty: Database
+) -> None:
+    items = await accept(empty, 20)
+    gateway.outcomes[items[3].id] = Declined("card_declined", "The card was declined.")
+    await handler.handle(message(items))
+    assert await statuses(empty) == {"completed": 19, "failed": 1}
+    balances = await empty.fetch("SELECT * FROM ledger_accounts ORDER BY kind")
+    assert [(b["kind"], b["debits_posted"], b["credits_posted"]) for b in balances] == [
+        ("gateway_clearing", 19 * 10050, 0),
+        ("merchant_balance", 0, 19 * 10050),
+    ]
+    rows = await empty.fetch("SELECT routing_key, body FROM outbox WHERE exchange = 'events'")
+    told = {row["routing_key"]: len(decode(row["body"].encode(), EVENTS)) for row in rows}
+    assert told == {"payment.processing": 20, "payment.completed": 19, "payment.failed": 1}
+    await assert_invariants(empty)
+
+
+async def test_a_message_that_comes_ten_times_at_once_moves_money_once(
+    handler: PaymentHandler, empty: Database, publisher: Publisher, gateway: Gateway
+) -> None:
+    other = PaymentHandler(
+        make_settler(empty, publisher, gateway), DeadLetters(publisher, PROCESSOR_DEAD)
+    )
+    items = await accept(empty, 30)
+    await asyncio.gather(*((handler, other)[n % 2].handle(message(items)) for n in range(10)))
+    assert await statuses(empty) == {"completed": 30}
+    await assert_invariants(empty)
+    await handler.handle(message(items))
+    await assert_invariants(empty)
+
+
+async def test_many_settlers_on_one_balance_do_not_deadlock(
+    empty: Database, publisher: Publisher, gateway: Gateway
+) -> None:
+    items = [
+        item
+        for currency in ("THB", "USD", "EUR", "JPY")
+        for item in await accept(empty, 50, currency=currency)
+    ]
+    settlers = [make_settler(empty, publisher, gateway) for _ in range(4)]
+    await asyncio.gather(*(settlers[n % 4].process(item) for n, item in enumerate(items)))
+    assert await statuses(empty) == {"completed": 200}
+    await assert_invariants(empty)
+
+
+async def test_a_crash_between_claim_and_answer_is_asked_again_with_the_same_key(
+    handler: PaymentHandler, gateway: Gateway, empty: Database, settler: Settler
+) -> None:
+    [item] = await accept(empty, 1)
+    await settler._claim([item])  # and the process died here
+    assert await statuses(empty) == {"processing": 1}
+    await handler.handle(message([item]))
+    assert gateway.asked == [item.id]
+    assert await statuses(empty) == {"completed": 1}
+    await assert_invariants(empty)
+
+
+async def test_a_settled_payment_stays_as_it_is(empty: Database, handler: PaymentHandler) -> None:
+    [item] = await accept(empty, 1)
+    loaded = (await store.load_payments(empty, [item]))[item.id]
+    await handler.handle(message([item]))
+    contrary = decide(loaded, Declined("late", "Too late."), "x", datetime.now(UTC))
+    moved, messages = await store.settle_payments(empty, [contrary])  # type: ignore[list-item]
+    assert (moved, messages) == (set(), [])
+    assert await statuses(empty) == {"completed": 1}
+    await assert_invariants(empty)
+
+
+async def test_silence_is_unknown_and_not_failed(
+    handler: PaymentHandler, gateway: Gateway, empty: Database
+) -> None:
+    items = await accept(empty, 3)
+    gateway.outcomes[items[1].id] = Unknown("no answer")
+    await handler.handle(message(items))
+    assert await statuses(empty) == {"completed": 2, "processing": 1}
+    assert (
+        await empty.fetchval("SELECT count(*) FROM payments WHERE unknown_since IS NOT NULL") == 1
+    )
+    await handler.handle(message(items))  # the message again: the janitor's, not ours
+    assert gateway.asked.count(items[1].id) == 1
+    await assert_invariants(empty)
+
+
+async def test_the_janitor_asks_about_the_unknown_until_there_is_an_answer(
+    handler: PaymentHandler, settler: Settler, gateway: Gateway, empty: Database, urls: Urls
+) -> None:
+    janitor = Janitor(empty, settler, urls.amqp, lost_after=60, ask_again_min=5, ask_again_max=3600)
+    [item] = await accept(empty, 1)
+    gateway.outcomes[item.id] = Unknown("no answer")
+    await handler.handle(message([item]))
+    now = datetime.now(UTC)
+    assert await janitor.ask_again_once(now) == 0, "not yet"
+    assert await janitor.ask_again_once(now + timedelta(seconds=6)) == 1
+    assert await statuses(empty) == {"processing": 1}
+    gateway.outcomes[item.id] = Declined("expired_card", "The card has expired.")
+    assert await janitor.ask_again_once(now + timedelta(seconds=60)) == 1
+    assert set(gateway.asked) == {item.id}, "never another key"
+    assert await statuses(empty) == {"failed": 1}
+    await assert_invariants(empty)
+
+
+async def test_losing_every_queue_loses_no_payment(
+    handler: PaymentHandler, settler: Settler, empty: Database, urls: Urls
+) -> None:
+    janitor = Janitor(empty, settler, urls.amqp, lost_after=0, ask_again_min=5, ask_again_max=3600)
+    items = await accept(empty, 250)
+    await settler._claim(items[:40])
+    await empty.execute("DELETE FROM outbox")  # published, and then the queue was purged
+    assert len(await janitor.queue_lost_once()) == 250
+    assert await janitor.queue_lost_once() == [], "what waits in the outbox is not lost"
+    while await settler.relay.sweep_once(older_than=0):
+        pass
+    messages = await take_all(urls.amqp, PROCESSOR_PAYMENTS)
+    envelopes = [decode(found.body, PAYMENTS) for found in messages]
+    assert max(map(len, envelopes)) <= 100
+    await asyncio.gather(*(handler.handle(message(items)) for items in envelopes))
+    assert await open_payments(empty) == 0
+    await empty.execute("DELETE FROM outbox")
+    assert await janitor.queue_lost_once() == []
+    await assert_invariants(empty)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"not json", "not JSON"),
+        (b'{"v":9,"type":"payments","items":[{"id":"a","account_id":"b"}]}', "version 9"),
+        (encode(EVENTS, [Item("a", "b")]).encode(), "does not belong here"),
+        (encode(PAYMENTS, [Item("acct_default", "pay_none")]).encode(), "no payment pay_none"),
+    ],
+)
+async def test_a_poison_message_goes_to_the_dead_queue_with_the_reason(
+    body: bytes, reason: str, handler: PaymentHandler, urls: Urls
+) -> None:
+    await handler.handle(Delivery(body, {}, redelivered=False))
+    [letter] = await take_all(urls.amqp, PROCESSOR_DEAD)
+    assert reason in str(letter.headers[REASON_HEADER])
+
+
+async def test_an_envelope_is_split_when_part_of_it_cannot_be_settled(
+    handler: PaymentHandler, gateway: Gateway, empty: Database, urls: Urls
+) -> None:
+    items = await accept(empty, 20)
+    stranger = Item("acct_default", "pay_none")
+    gateway.outcomes[items[5].id] = Approved("\0")  # a reference that Postgres refuses
+    await handler.handle(message([*items, stranger]))
+    assert await statuses(empty) == {"completed": 19, "processing": 1}
+    letters = await take_all(urls.amqp, PROCESSOR_DEAD)
+    dead = [decode(letter.body, PAYMENTS) for letter in letters]
+    assert sorted(dead) == sorted([[items[5]], [stranger]])
+    await assert_invariants(empty)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE transfers SET amount = 1",
+        "DELETE FROM transfers",
+        "TRUNCATE transfers",
+    ],
+)
+async def test_the_database_refuses_to_change_a_transfer(
+    statement: str, handler: PaymentHandler, empty: Database
+) -> None:
+    await handler.handle(message(await accept(empty, 1)))
+    with pytest.raises(RowRefused):
+        await empty.execute(statement)
+    await assert_invariants(empty)
+
+
+async def test_counts_are_folded_and_stay_true(handler: PaymentHandler, empty: Database) -> None:
+    for _ in range(6):
+        await handler.handle(message(await accept(empty, 2)))
+    before = await empty.fetchval("SELECT count(*) FROM payment_counts")
+    await asyncio.gather(*(store.fold_counts(empty, more_than=3) for _ in range(3)))
+    assert await empty.fetchval("SELECT count(*) FROM payment_counts") < before
+    await assert_invariants(empty)
+
+
+async def test_an_event_holds_what_the_row_says(handler: PaymentHandler, empty: Database) -> None:
+    [item] = await accept(empty, 1, metadata='{"order": "7"}', description="Tea – ชา")
+    await handler.handle(message([item]))
+    row = await empty.fetchrow(
+        "SELECT body FROM events WHERE object_id = $1 AND type = 'payment.completed'", item.id
+    )
+    assert row is not None
+    subject = json.loads(row["body"])["data"]["object"]
+    assert subject["metadata"] == {"order": "7"}
+    assert subject["description"] == "Tea – ชา"
+    assert (subject["amount"], subject["amount_minor"]) == ("100.50", 10050)

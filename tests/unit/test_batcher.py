@@ -1,0 +1,85 @@
+"""What arrives together is written together, and a bad row fails alone."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.batcher import Batcher, Saturated
+from shared.errors import Permanent, Transient
+
+
+async def test_what_arrives_together_is_one_write() -> None:
+    writes: list[list[int]] = []
+
+    async def write(items: list[int]) -> list[int]:
+        writes.append(items)
+        return [item * 2 for item in items]
+
+    batcher = Batcher(write, max_size=100)
+    assert await asyncio.gather(*(batcher.submit(n) for n in range(50))) == [
+        n * 2 for n in range(50)
+    ]
+    assert writes == [list(range(50))]
+
+
+async def test_what_arrives_during_a_write_is_the_next_one() -> None:
+    may_finish = asyncio.Event()
+    writes: list[list[int]] = []
+
+    async def write(items: list[int]) -> list[int]:
+        writes.append(items)
+        await may_finish.wait()
+        return items
+
+    batcher = Batcher(write, max_size=100, max_in_flight=1)
+    first = batcher.submit(0)
+    await asyncio.sleep(0)
+    rest = [batcher.submit(n) for n in range(1, 5)]
+    may_finish.set()
+    await asyncio.gather(first, *rest)
+    assert writes == [[0], [1, 2, 3, 4]]
+
+
+@given(st.integers(1, 60), st.sets(st.integers(0, 59), max_size=5), st.integers(1, 20))
+def test_bad_rows_fail_alone(count: int, bad: set[int], max_size: int) -> None:
+    async def write(items: list[int]) -> list[int]:
+        if bad & set(items):
+            raise Permanent("refused")
+        return items
+
+    async def main() -> list[object]:
+        batcher = Batcher(write, max_size=max_size)
+        futures = [batcher.submit(n) for n in range(count)]
+        return await asyncio.gather(*futures, return_exceptions=True)
+
+    for n, result in enumerate(asyncio.run(main())):
+        assert isinstance(result, Permanent) if n in bad else result == n
+
+
+async def test_an_outage_is_told_to_all_who_wait() -> None:
+    async def write(items: list[int]) -> list[int]:
+        raise Transient("away")
+
+    batcher = Batcher(write, max_size=10)
+    results = await asyncio.gather(*(batcher.submit(n) for n in range(3)), return_exceptions=True)
+    assert all(isinstance(result, Transient) for result in results)
+
+
+async def test_more_than_may_wait_is_refused_at_the_door() -> None:
+    may_finish = asyncio.Event()
+
+    async def write(items: list[int]) -> list[int]:
+        await may_finish.wait()
+        return items
+
+    batcher = Batcher(write, max_size=1, max_in_flight=1, max_waiting=2)
+    futures = [batcher.submit(0)]
+    await asyncio.sleep(0)
+    futures += [batcher.submit(1), batcher.submit(2)]
+    with pytest.raises(Saturated):
+        batcher.submit(3)
+    may_finish.set()
+    assert await asyncio.gather(*futures) == [0, 1, 2]
+    await batcher.drain()

@@ -1,0 +1,43 @@
+"""Moves between states are few, and none leaves a final one."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+
+import pytest
+
+from shared.states import (
+    DELIVERY_MOVES,
+    PAYMENT_MOVES,
+    DeliveryStatus,
+    PaymentStatus,
+    sources,
+)
+
+MIGRATIONS = Path(__file__).parents[2] / "deploy" / "migrations"
+
+
+def test_every_state_has_an_entry_and_every_move_ends_in_a_state() -> None:
+    assert set(PAYMENT_MOVES) == set(PaymentStatus)
+    assert set(DELIVERY_MOVES) == set(DeliveryStatus)
+
+
+def test_final_states_stay() -> None:
+    assert not PAYMENT_MOVES[PaymentStatus.COMPLETED] | PAYMENT_MOVES[PaymentStatus.FAILED]
+    assert not DELIVERY_MOVES[DeliveryStatus.DELIVERED] | DELIVERY_MOVES[DeliveryStatus.DEAD]
+
+
+def test_an_outcome_comes_from_processing_alone() -> None:
+    assert sources(PAYMENT_MOVES, PaymentStatus.COMPLETED) == [PaymentStatus.PROCESSING]
+    assert sources(PAYMENT_MOVES, PaymentStatus.FAILED) == [PaymentStatus.PROCESSING]
+
+
+@pytest.mark.parametrize(
+    ("table", "states"), [("payments", PaymentStatus), ("deliveries", DeliveryStatus)]
+)
+def test_the_schema_names_the_same_states(table: str, states: type[StrEnum]) -> None:
+    sql = "".join(path.read_text() for path in sorted(MIGRATIONS.glob("*.sql")))
+    body = sql[sql.index(f"CREATE TABLE {table} (") :]
+    listed = re.search(r"CHECK \(status IN \(([^)]*)\)\)", body)
+    assert listed is not None
+    assert set(re.findall(r"'(\w+)'", listed[1])) == set(states)
