@@ -59,17 +59,18 @@ def _is_known_event(value: str) -> str:
     return value
 
 
+# The constraint stands next to the type, so that its message speaks of characters.
 Text = Annotated[str, BeforeValidator(_is_text)]
-Id = Annotated[Text, Field(min_length=1, max_length=255)]
+Id = Annotated[str, Field(min_length=1, max_length=255), BeforeValidator(_is_text)]
+Description = Annotated[str, Field(max_length=1000), BeforeValidator(_is_text)]
 Currency = Annotated[Text, AfterValidator(_is_currency)]
-Whole = Annotated[int, BeforeValidator(_is_whole)]
-Metadata = Annotated[
-    dict[
-        Annotated[Text, Field(min_length=1, max_length=40)], Annotated[Text, Field(max_length=500)]
-    ],
-    Field(max_length=50),
+Limit = Annotated[int, Field(ge=1, le=100), BeforeValidator(_is_whole)]
+MetadataKey = Annotated[str, Field(min_length=1, max_length=40), BeforeValidator(_is_text)]
+MetadataValue = Annotated[str, Field(max_length=500), BeforeValidator(_is_text)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=50)]
+Url = Annotated[
+    str, Field(max_length=2048), AfterValidator(_is_http_url), BeforeValidator(_is_text)
 ]
-Url = Annotated[Text, Field(max_length=2048), AfterValidator(_is_http_url)]
 
 
 class Request(BaseModel):
@@ -84,14 +85,14 @@ class CreatePayment(Request):
     user_id: Id
     amount: Annotated[str, BeforeValidator(_is_number_or_text)]
     currency: Currency
-    description: Annotated[Text, Field(max_length=1000)] | None = None
+    description: Description | None = None
     metadata: Metadata = Field(default_factory=dict)
 
 
 class ListPayments(Request):
     """The query of `GET /payments`."""
 
-    limit: Annotated[Whole, Field(ge=1, le=100)] = 10
+    limit: Limit = 10
     starting_after: Id | None = None
     ending_before: Id | None = None
     status: PaymentStatus | None = None
@@ -106,14 +107,14 @@ class CreateWebhookEndpoint(Request):
     enabled_events: Annotated[
         list[Annotated[Text, AfterValidator(_is_known_event)]], Field(min_length=1, max_length=100)
     ]
-    description: Annotated[Text, Field(max_length=1000)] | None = None
+    description: Description | None = None
     metadata: Metadata = Field(default_factory=dict)
 
 
 class ListWebhookEndpoints(Request):
     """The query of `GET /webhook_endpoints`."""
 
-    limit: Annotated[Whole, Field(ge=1, le=100)] = 10
+    limit: Limit = 10
     starting_after: Id | None = None
     ending_before: Id | None = None
 

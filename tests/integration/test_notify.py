@@ -1,0 +1,401 @@
+"""Telling: every subscribed endpoint hears every event, attempts are fenced, nothing is lost."""
+
+import asyncio
+import ipaddress
+import itertools
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+from standardwebhooks import Webhook
+
+from services.api.store import delete_webhook_endpoint, insert_webhook_endpoint
+from services.notifier import store
+from services.notifier.attempts import Attempts, Places
+from services.notifier.handlers import DeliveryHandler, EventHandler
+from services.notifier.policy import Delivered, Result
+from services.notifier.sender import open_sender
+from services.notifier.store import Finished
+from services.notifier.sweeper import Sweeper
+from shared.broker import Consumer, Delivery, Publisher
+from shared.db import Database
+from shared.dead_letters import DeadLetters
+from shared.event import make_event
+from shared.ids import new_id
+from shared.messages import DELIVERIES, EVENTS, Item, decode, encode
+from shared.outbox import OutboxRelay
+from shared.topology import (
+    DEAD,
+    NOTIFIER_DEAD,
+    NOTIFIER_DELIVERIES,
+    REASON_HEADER,
+    RETRIES,
+)
+from tests.integration.test_broker import consuming, take_all
+from tests.invariants import assert_deliveries
+from tests.receiver import Heard, Receiver
+from tests.system import RETRY_DELAYS, Urls, eventually
+
+SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+ACCOUNT = "acct_default"
+
+
+class Notifier:
+    """The notifier's parts, without its process."""
+
+    def __init__(self, database: Database, publisher: Publisher, attempts: Attempts) -> None:
+        letters = DeadLetters(publisher, NOTIFIER_DEAD)
+        self.attempts = attempts
+        self.relay = attempts.relay
+        self.events = EventHandler(database, attempts, letters)
+        self.due = DeliveryHandler(database, attempts, publisher, letters, RETRY_DELAYS)
+        self.sweeper = Sweeper(database, self.events, attempts, lost_after=0.0, retry_grace=0.0)
+
+
+@pytest.fixture
+async def notifier(empty: Database, urls: Urls) -> AsyncIterator[Notifier]:
+    publisher = Publisher(urls.amqp, name="test")
+    async with open_sender(
+        timeout=1.0, allowed=(ipaddress.ip_network("127.0.0.0/8"),), connections=50
+    ) as sender:
+        attempts = Attempts(
+            database=empty,
+            relay=OutboxRelay(empty, publisher),
+            sender=sender,
+            places=Places(50, 10),
+            timeout=1.0,
+            delays=RETRY_DELAYS,
+        )
+        yield Notifier(empty, publisher, attempts)
+    await publisher.close()
+
+
+async def subscribe(database: Database, url: str, *types: str) -> str:
+    endpoint = await insert_webhook_endpoint(
+        database,
+        account_id=ACCOUNT,
+        id_=new_id("we"),
+        url=url,
+        enabled_events=list(types) or ["*"],
+        description=None,
+        metadata="{}",
+        secret=SECRET,
+    )
+    return endpoint.id
+
+
+async def happen(database: Database, type_: str = "payment.completed") -> Item:
+    """An event, as the processor writes it."""
+    event = make_event(ACCOUNT, type_, new_id("pay"), {"id": "x"}, datetime.now(UTC))
+    await database.execute(
+        "INSERT INTO events (account_id, id, type, object_id, body) VALUES ($1, $2, $3, $4, $5)",
+        event.account_id,
+        event.id,
+        event.type,
+        event.object_id,
+        event.body,
+    )
+    return Item(ACCOUNT, event.id)
+
+
+def message(kind: str, *items: Item) -> Delivery:
+    return Delivery(encode(kind, items).encode(), {}, redelivered=False)
+
+
+async def deliveries(database: Database) -> list[dict[str, Any]]:
+    return [dict(row) for row in await database.fetch("SELECT * FROM deliveries ORDER BY id")]
+
+
+async def attempts_of(database: Database) -> list[dict[str, Any]]:
+    rows = await database.fetch("SELECT * FROM delivery_attempts ORDER BY delivery_id, number")
+    return [dict(row) for row in rows]
+
+
+def answering(*statuses: int) -> Any:
+    """Answer with each status in turn, then with the last."""
+    left = list(statuses)
+
+    async def answer(_: Heard) -> web.Response:
+        return web.Response(status=left.pop(0) if len(left) > 1 else left[0], text="no\0pe")
+
+    return answer
+
+
+async def test_each_endpoint_hears_what_it_subscribed_to_with_the_stored_bytes(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    await subscribe(empty, f"{receiver.url}?all")
+    await subscribe(empty, f"{receiver.url}?failed", "payment.failed")
+    completed, failed = await happen(empty), await happen(empty, "payment.failed")
+    await notifier.events.handle(message(EVENTS, completed, failed))
+    assert sorted(heard.event["type"] for heard in receiver.heard) == [
+        "payment.completed",
+        "payment.failed",
+        "payment.failed",
+    ]
+    stored = await empty.fetchval("SELECT body FROM events WHERE id = $1", completed.id)
+    [heard] = [h for h in receiver.heard if h.headers["webhook-id"] == completed.id]
+    assert heard.body == stored.encode()
+    Webhook(SECRET).verify(heard.body, heard.headers)
+    assert {d["status"] for d in await deliveries(empty)} == {"delivered"}
+    await assert_deliveries(empty)
+
+
+async def test_an_event_that_comes_twice_at_once_is_told_once(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    await subscribe(empty, receiver.url)
+    items = [await happen(empty) for _ in range(10)]
+    await asyncio.gather(*(notifier.events.handle(message(EVENTS, *items)) for _ in range(8)))
+    assert len(receiver.heard) == 10
+    assert [d["attempts"] for d in await deliveries(empty)] == [1] * 10
+    await assert_deliveries(empty)
+
+
+async def test_only_endpoints_that_were_subscribed_when_it_happened_hear_of_it(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    gone = await subscribe(empty, f"{receiver.url}?gone")
+    await delete_webhook_endpoint(empty, ACCOUNT, gone)
+    item = await happen(empty)
+    await subscribe(empty, f"{receiver.url}?late")
+    await notifier.events.handle(message(EVENTS, item))
+    assert receiver.heard == []
+    await assert_deliveries(empty)
+
+
+async def test_a_failure_is_recorded_and_queued_for_its_delay(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    await subscribe(empty, receiver.url)
+    receiver.answer = answering(500)
+    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    [delivery] = await deliveries(empty)
+    assert (delivery["status"], delivery["attempts"], delivery["lease_until"]) == (
+        "retrying",
+        1,
+        None,
+    )
+    [attempt] = await attempts_of(empty)
+    assert (attempt["number"], attempt["status_code"], attempt["response_start"]) == (
+        1,
+        500,
+        "no\ufffdpe",
+    )
+    row = await empty.fetchrow("SELECT exchange, routing_key, body FROM outbox")
+    assert row is not None
+    assert (row["exchange"], row["routing_key"]) == (RETRIES, "250ms")
+    assert decode(row["body"].encode(), DELIVERIES) == [Item(ACCOUNT, delivery["id"])]
+    await assert_deliveries(empty)
+
+
+async def test_the_whole_schedule_ends_in_the_dead_queue_with_the_reason(
+    notifier: Notifier, empty: Database, receiver: Receiver, urls: Urls
+) -> None:
+    await subscribe(empty, receiver.url)
+    receiver.answer = answering(500)
+    relaying = asyncio.create_task(notifier.relay.run())
+    due = Consumer(urls.amqp, NOTIFIER_DELIVERIES, notifier.due.handle, name="t")
+    async with consuming(due):
+        await notifier.events.handle(message(EVENTS, await happen(empty)))
+
+        async def is_dead() -> bool:
+            return [d["status"] for d in await deliveries(empty)] == ["dead"]
+
+        await eventually(is_dead)
+    notifier.relay.stop()
+    await relaying
+    attempts = await attempts_of(empty)
+    assert [attempt["number"] for attempt in attempts] == [1, 2, 3, 4]
+    gaps = [
+        (later["started_at"] - earlier["started_at"]).total_seconds()
+        for earlier, later in itertools.pairwise(attempts)
+    ]
+    assert all(gap >= delay for gap, delay in zip(gaps, RETRY_DELAYS, strict=True)), gaps
+    [letter] = await take_all(urls.amqp, NOTIFIER_DEAD)
+    assert "4 attempts failed" in str(letter.headers[REASON_HEADER])
+    await assert_deliveries(empty)
+
+
+async def test_a_retry_that_succeeds_is_the_end(
+    notifier: Notifier, empty: Database, receiver: Receiver, urls: Urls
+) -> None:
+    await subscribe(empty, receiver.url)
+    receiver.answer = answering(503, 200)
+    relaying = asyncio.create_task(notifier.relay.run())
+    due = Consumer(urls.amqp, NOTIFIER_DELIVERIES, notifier.due.handle, name="t")
+    async with consuming(due):
+        await notifier.events.handle(message(EVENTS, await happen(empty)))
+
+        async def is_delivered() -> bool:
+            return [d["status"] for d in await deliveries(empty)] == ["delivered"]
+
+        await eventually(is_delivered)
+    notifier.relay.stop()
+    await relaying
+    first, second = receiver.heard
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    await assert_deliveries(empty)
+
+
+async def test_losing_every_queue_loses_no_webhook(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    await subscribe(empty, receiver.url)
+    untold = [await happen(empty) for _ in range(30)]
+    opened = [await happen(empty) for _ in range(5)]
+    await store.open_deliveries(empty, opened)  # and the notifier died here
+    assert await notifier.sweeper.sweep_once() == 30
+    assert {heard.headers["webhook-id"] for heard in receiver.heard} == {
+        item.id for item in untold + opened
+    }
+    receiver.answer = answering(500, 200)
+    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    await empty.execute("DELETE FROM outbox")  # published, and then the retry queue was purged
+
+    async def all_delivered() -> bool:
+        await notifier.sweeper.sweep_once()
+        return {d["status"] for d in await deliveries(empty)} == {"delivered"}
+
+    await eventually(all_delivered, 5)
+    assert await notifier.sweeper.sweep_once() == 0
+    await assert_deliveries(empty)
+
+
+async def test_nobody_attempts_what_another_has_leased(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    await subscribe(empty, receiver.url)
+    item = await happen(empty)
+    [target] = (await store.open_deliveries(empty, [item]))[item.id] or []
+    claims = await asyncio.gather(
+        *(store.claim_attempts(empty, [target.item], lease=60) for _ in range(10))
+    )
+    assert sum(len(claimed) for claimed in claims) == 1
+    await notifier.attempts.attempt(target)
+    assert receiver.heard == []
+
+
+async def test_an_attempt_that_died_with_its_notifier_is_numbered_and_made_again(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    await subscribe(empty, receiver.url)
+    item = await happen(empty)
+    [target] = (await store.open_deliveries(empty, [item]))[item.id] or []
+    lost = (await store.claim_attempts(empty, [target.item], lease=0.2))[target.item.id]
+
+    async def swept() -> bool:
+        return await notifier.sweeper.sweep_once() > 0 and bool(receiver.heard)
+
+    await eventually(swept, 5)
+    attempts = await attempts_of(empty)
+    assert [(a["number"], a["status_code"]) for a in attempts] == [(1, None), (2, 200)]
+    assert "stopped before the outcome" in attempts[0]["error"]
+    # The first notifier was not dead after all: its late outcome changes nothing.
+    late = Finished(lost, Result(datetime.now(UTC), 1, 200), Delivered())
+    await store.record_attempts(empty, [late])
+    assert len(await attempts_of(empty)) == 2
+    await assert_deliveries(empty)
+
+
+async def test_a_retry_to_a_deleted_endpoint_is_not_made(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    endpoint = await subscribe(empty, receiver.url)
+    receiver.answer = answering(500)
+    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    await delete_webhook_endpoint(empty, ACCOUNT, endpoint)
+    [delivery] = await deliveries(empty)
+
+    async def is_dead() -> bool:
+        await notifier.due.handle(message(DELIVERIES, Item(ACCOUNT, delivery["id"])))
+        return [d["status"] for d in await deliveries(empty)] == ["dead"]
+
+    await eventually(is_dead, 5)
+    assert len(receiver.heard) == 1
+    row = await empty.fetchrow("SELECT * FROM outbox WHERE exchange = $1", DEAD)
+    assert row is not None
+    assert "deleted" in row["headers"]
+    await assert_deliveries(empty)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://10.1.2.3/hook", "FLORIN_WEBHOOK_ALLOWED_NETWORKS"),
+        ("http://[::ffff:10.1.2.3]/hook", "FLORIN_WEBHOOK_ALLOWED_NETWORKS"),
+        ("http://169.254.169.254/latest/meta-data", "169.254.169.254 is not public"),
+        ("http://[::1]:1/hook", "::1 is not public"),
+        ("http://127.0.0.1:1/hook", "Connect call failed"),
+    ],
+)
+async def test_an_endpoint_that_may_not_or_cannot_be_reached_is_a_failure_that_says_why(
+    url: str, reason: str, notifier: Notifier, empty: Database
+) -> None:
+    await subscribe(empty, url)
+    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    [attempt] = await attempts_of(empty)
+    assert attempt["status_code"] is None
+    assert reason in attempt["error"]
+
+
+async def test_a_redirect_is_a_failure_and_is_not_followed(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    async def redirect(_: Heard) -> web.Response:
+        return web.Response(status=302, headers={"Location": receiver.url})
+
+    receiver.answer = redirect
+    await subscribe(empty, receiver.url)
+    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    assert len(receiver.heard) == 1
+    assert [d["status"] for d in await deliveries(empty)] == ["retrying"]
+
+
+async def test_an_endpoint_that_keeps_us_waiting_is_cut_at_the_deadline(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    released = asyncio.Event()
+
+    async def never(_: Heard) -> web.Response:
+        await released.wait()
+        return web.Response()
+
+    receiver.answer = never
+    await subscribe(empty, receiver.url)
+    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    released.set()
+    [attempt] = await attempts_of(empty)
+    assert attempt["error"] == "no complete answer within 1 s"
+    assert 900 <= attempt["duration_ms"] <= 2500
+
+
+async def test_a_huge_answer_is_read_to_a_bound(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    async def huge(_: Heard) -> web.Response:
+        return web.Response(body=b"\xff" * 10_000_000)
+
+    receiver.answer = huge
+    await subscribe(empty, receiver.url)
+    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    [attempt] = await attempts_of(empty)
+    assert attempt["status_code"] == 200
+    assert len(attempt["response_start"]) == 4096
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"\xff", "not JSON"),
+        (encode(EVENTS, [Item(ACCOUNT, "evt_none")]).encode(), "no event evt_none"),
+    ],
+)
+async def test_a_poison_message_goes_to_the_dead_queue_with_the_reason(
+    body: bytes, reason: str, notifier: Notifier, urls: Urls
+) -> None:
+    await notifier.events.handle(Delivery(body, {}, redelivered=False))
+    [letter] = await take_all(urls.amqp, NOTIFIER_DEAD)
+    assert reason in str(letter.headers[REASON_HEADER])

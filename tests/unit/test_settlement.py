@@ -1,0 +1,126 @@
+"""What an answer of the gateway means, and what the sandbox answers."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.processor.gateways.base import Approved, Charge, Declined, Unknown
+from services.processor.gateways.sandbox import SandboxGateway
+from services.processor.settlement import Settlement, StillUnknown, begun, decide, to_charge
+from shared.currencies import DECIMALS
+from shared.money import MAX_MINOR, to_major
+from shared.payment import Payment
+from shared.states import PAYMENT_MOVES, PaymentStatus
+
+NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+payments = st.builds(
+    Payment,
+    account_id=st.just("acct_default"),
+    id=st.just("pay_1"),
+    amount=st.integers(1, MAX_MINOR),
+    currency=st.sampled_from(sorted(DECIMALS)),
+    customer=texts,
+    description=st.none() | texts,
+    metadata=st.dictionaries(texts, texts, max_size=3).map(json.dumps),
+    status=st.just(PaymentStatus.PROCESSING),
+    created_at=st.just(NOW),
+    updated_at=st.just(NOW),
+)
+outcomes = (
+    st.builds(Approved, texts) | st.builds(Declined, texts, texts) | st.builds(Unknown, texts)
+)
+
+
+@given(payments, outcomes)
+def test_an_outcome_moves_a_payment_where_it_may_go_with_one_event(
+    payment: Payment, outcome: Any
+) -> None:
+    decision = decide(payment, outcome, "sandbox", NOW)
+    if isinstance(outcome, Unknown):
+        assert decision == StillUnknown(payment, outcome.reason)
+        return
+    assert isinstance(decision, Settlement)
+    assert decision.payment.status in PAYMENT_MOVES[payment.status]
+    assert (decision.transfer_id is not None) == isinstance(outcome, Approved)
+    assert (decision.payment.failure_code is not None) == isinstance(outcome, Declined)
+    body = json.loads(decision.event.body)
+    assert body["type"] == f"payment.{decision.payment.status}"
+    subject = body["data"]["object"]
+    assert subject["amount"] == to_major(payment.amount, payment.currency)
+    assert subject["metadata"] == json.loads(payment.metadata)
+    assert subject["processed_at"] == "2026-01-31T09:30:00.000000Z"
+
+
+@given(payments)
+def test_beginning_tells_that_it_is_processing(payment: Payment) -> None:
+    body = json.loads(begun(payment, NOW).body)
+    assert body["type"] == "payment.processing"
+    assert body["data"]["object"]["status"] == "processing"
+
+
+@given(payments)
+def test_the_question_is_the_same_however_often_it_is_asked(payment: Payment) -> None:
+    assert to_charge(payment) == to_charge(payment)
+    assert to_charge(payment).key == payment.id
+
+
+def sandbox(**settings: float) -> tuple[SandboxGateway, list[float]]:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    options = {"latency_min": 0.0, "latency_max": 0.0, "failure_rate": 0.0} | settings
+    return SandboxGateway(**options, sleep=sleep), slept
+
+
+def charge(amount: int, key: str = "pay_1") -> Charge:
+    return Charge(key, amount, "USD", "u")
+
+
+@pytest.mark.parametrize(
+    ("amount", "code"),
+    [(99001, "card_declined"), (99002, "insufficient_funds"), (99003, "expired_card")],
+)
+async def test_magic_amounts_decline(amount: int, code: str) -> None:
+    answer = await sandbox()[0].charge(charge(amount))
+    assert isinstance(answer, Declined)
+    assert answer.code == code
+
+
+async def test_magic_amounts_keep_one_waiting() -> None:
+    gateway, slept = sandbox()
+    for _ in range(2):
+        await gateway.charge(charge(99010))
+    assert len(slept) == 1, "silent to the first question, prompt at the second"
+    await gateway.charge(charge(99012, "late"))
+    assert slept[1] == 3
+    await asyncio.gather(*(gateway.charge(charge(99011, "never")) for _ in range(3)))
+    assert min(slept[2:]) > 3600
+
+
+@given(st.text(max_size=30), st.integers(1, 98_000), st.floats(0, 1))
+def test_the_same_key_has_the_same_answer_after_a_restart(
+    key: str, amount: int, failure_rate: float
+) -> None:
+    first, second = (
+        asyncio.run(sandbox(failure_rate=failure_rate)[0].charge(charge(amount, key)))
+        for _ in range(2)
+    )
+    assert first == second
+
+
+async def test_the_failure_rate_is_kept() -> None:
+    gateway, _ = sandbox(failure_rate=0.1)
+    answers = [await gateway.charge(charge(5, f"pay_{n}")) for n in range(2000)]
+    assert 120 < sum(isinstance(answer, Declined) for answer in answers) < 280
+
+
+async def test_a_key_that_was_never_asked_about_is_not_known() -> None:
+    assert await sandbox()[0].lookup("pay_1") is None
