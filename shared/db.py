@@ -40,6 +40,10 @@ class DatabaseUnavailable(Transient):
     """Postgres is away, or refused for a reason that may pass."""
 
 
+class _Confused(DatabaseUnavailable):
+    """The connection cannot be used again; another may work."""
+
+
 class RowRefused(Permanent):
     """Postgres refuses this row, whenever it comes. `constraint` names the rule where it has one.
 
@@ -74,30 +78,37 @@ def _translated() -> Any:
             rule = f", constraint {constraint}" if constraint else ""
             raise RowRefused(f"{name} (SQLSTATE {state}{rule})", constraint) from None
         raise DatabaseUnavailable(f"{name} (SQLSTATE {state}): {error.args[0]}") from None
+    except asyncpg.InternalClientError as error:
+        # As when Postgres says goodbye at the very moment at which a statement begins.
+        raise _Confused(f"the connection is in no state to be used: {error}") from None
     except (TimeoutError, asyncpg.InterfaceError, OSError) as error:
         reason = str(error) or type(error).__name__
         raise DatabaseUnavailable(f"no answer from Postgres: {reason}") from None
 
 
 class Connection:
-    """One connection, inside a transaction that `Database.transaction` opened."""
+    """One connection, lent by `Database.connection` or inside `Database.transaction`."""
 
     def __init__(self, raw: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
         self._raw = raw
 
     async def fetch(self, sql: str, *args: Any) -> Sequence[Row]:
+        """All rows of a statement."""
         with _translated():
             return cast(Sequence[Row], await self._raw.fetch(sql, *args))
 
     async def fetchrow(self, sql: str, *args: Any) -> Row | None:
+        """The first row of a statement, if there is one."""
         with _translated():
             return cast(Row | None, await self._raw.fetchrow(sql, *args))
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
+        """The first value of the first row."""
         with _translated():
             return await self._raw.fetchval(sql, *args)
 
     async def execute(self, sql: str, *args: Any) -> str:
+        """The command tag of a statement without rows: `UPDATE 1`."""
         with _translated():
             return await self._raw.execute(sql, *args)
 
@@ -110,34 +121,53 @@ class Database:
         self._acquire_timeout = acquire_timeout
 
     async def fetch(self, sql: str, *args: Any) -> Sequence[Row]:
-        with _translated():
-            async with self._pool.acquire(timeout=self._acquire_timeout) as raw:
-                return cast(Sequence[Row], await raw.fetch(sql, *args))
+        """All rows of a statement."""
+        async with self.connection() as connection:
+            return await connection.fetch(sql, *args)
 
     async def fetchrow(self, sql: str, *args: Any) -> Row | None:
-        with _translated():
-            async with self._pool.acquire(timeout=self._acquire_timeout) as raw:
-                return cast(Row | None, await raw.fetchrow(sql, *args))
+        """The first row of a statement, if there is one."""
+        async with self.connection() as connection:
+            return await connection.fetchrow(sql, *args)
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
-        with _translated():
-            async with self._pool.acquire(timeout=self._acquire_timeout) as raw:
-                return await raw.fetchval(sql, *args)
+        """The first value of the first row."""
+        async with self.connection() as connection:
+            return await connection.fetchval(sql, *args)
 
     async def execute(self, sql: str, *args: Any) -> str:
-        with _translated():
-            async with self._pool.acquire(timeout=self._acquire_timeout) as raw:
-                return await raw.execute(sql, *args)
+        """The command tag of a statement without rows: `UPDATE 1`."""
+        async with self.connection() as connection:
+            return await connection.execute(sql, *args)
 
     @contextlib.asynccontextmanager
-    async def transaction(self, isolation: str = "read_committed") -> AsyncIterator[Connection]:
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for the length of the block; each statement commits by itself."""
+        async with self._acquire() as raw:
+            yield Connection(raw)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
         """A transaction that commits when the block ends and rolls back when it raises."""
+        async with self._acquire() as raw:
+            with _translated():
+                async with raw.transaction():
+                    yield Connection(raw)
+
+    @contextlib.asynccontextmanager
+    async def _acquire(
+        self,
+    ) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
         with _translated():
-            async with (
-                self._pool.acquire(timeout=self._acquire_timeout) as raw,
-                raw.transaction(isolation=isolation),  # type: ignore[arg-type]
-            ):
-                yield Connection(raw)
+            raw = await self._pool.acquire(timeout=self._acquire_timeout)
+        try:
+            yield raw
+        except _Confused:
+            raw.terminate()
+            raise
+        finally:
+            with _translated():
+                await self._pool.release(raw)
 
     async def close(self) -> None:
         """Close every connection; those still busy after five seconds are cut."""

@@ -175,7 +175,9 @@ CREATE TABLE delivery_attempts (
 );
 
 -- Sweepers look for work that the broker lost. Everything made before its mark has been seen to be
--- done, so that a look costs what is new, not what is there.
+-- done, so that a look costs what is new, not what is there. That holds because created_at is this
+-- server's clock at the start of a transaction, and a statement may last half as long as a sweeper
+-- waits: nothing older than a mark can still be on its way to a commit.
 CREATE TABLE sweep_marks (
     name  text PRIMARY KEY,
     mark  timestamptz NOT NULL

@@ -60,8 +60,8 @@ async def begin_payments(
               FROM begun, (VALUES ('pending', -1), ('processing', 1)) AS change (status, sign)
              GROUP BY account_id, currency, status, sign
         ), told AS (
-            INSERT INTO events (account_id, id, type, object_id, body, created_at)
-            SELECT account_id, event_id, 'payment.processing', id, event_body, $6 FROM begun
+            INSERT INTO events (account_id, id, type, object_id, body)
+            SELECT account_id, event_id, 'payment.processing', id, event_body FROM begun
         ), queued AS (
             INSERT INTO outbox (exchange, routing_key, body)
             SELECT $7, 'payment.processing', $8 || string_agg(item, ',') || $9
@@ -119,7 +119,7 @@ async def settle_payments(
              WHERE payments.account_id = input.account_id AND payments.id = input.id
                AND payments.status = 'processing'
             RETURNING payments.account_id, payments.id, payments.status, currency, amount,
-                      transfer_id, event_id, event_type, event_body, item, at
+                      transfer_id, event_id, event_type, event_body, item
         ), moved AS (
             INSERT INTO transfers (account_id, id, debit, credit, currency, amount, kind, source_id)
             SELECT account_id, transfer_id, 'gateway_clearing', 'merchant_balance', currency,
@@ -147,8 +147,8 @@ async def settle_payments(
                    LATERAL (VALUES ('processing', -1), (settled.status, 1)) AS change (status, sign)
              GROUP BY account_id, currency, change.status, sign
         ), told AS (
-            INSERT INTO events (account_id, id, type, object_id, body, created_at)
-            SELECT account_id, event_id, event_type, id, event_body, at FROM settled
+            INSERT INTO events (account_id, id, type, object_id, body)
+            SELECT account_id, event_id, event_type, id, event_body FROM settled
         ), queued AS (
             INSERT INTO outbox (exchange, routing_key, body)
             SELECT $14, event_type, $15 || string_agg(item, ',') || $16

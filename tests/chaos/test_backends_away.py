@@ -50,12 +50,12 @@ class Up:
 
 
 @contextlib.asynccontextmanager
-async def running_up(data: Path, port: int) -> AsyncIterator[Up]:
+async def running_up(data: Path, port: int, **settings: str) -> AsyncIterator[Up]:
     """`./florin up`, ready, and told to stop at the end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "cli", "up", "--data", str(data), "--port", str(port),
         cwd=ROOT,
-        env={**os.environ, **SETTINGS},
+        env={**os.environ, **SETTINGS, **settings},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip

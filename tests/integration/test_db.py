@@ -1,0 +1,73 @@
+"""Postgres's faults become what to do next, and a broken connection is never lent again."""
+
+import asyncpg
+import pytest
+
+from shared.db import Database, DatabaseUnavailable, RowRefused, open_database
+from tests.system import Urls
+
+
+async def test_a_connection_that_the_server_ends_is_replaced(
+    database: Database, urls: Urls
+) -> None:
+    victim = await open_database(urls.database, service="victim", size=1, wait=5)
+    pid = await victim.fetchval("SELECT pg_backend_pid()")
+    await database.fetchval("SELECT pg_terminate_backend($1)", pid)
+    outcomes = []
+    for _ in range(3):
+        try:
+            outcomes.append(await victim.fetchval("SELECT pg_backend_pid()"))
+        except DatabaseUnavailable:
+            continue
+    assert outcomes, "at most the first call notices"
+    assert pid not in outcomes
+    await victim.close()
+
+
+async def test_a_connection_in_no_state_to_be_used_is_not_lent_again(
+    urls: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = await open_database(urls.database, service="confused", size=1, wait=5)
+    pid = await database.fetchval("SELECT pg_backend_pid()")
+
+    async def confused(*_: object) -> None:
+        raise asyncpg.InternalClientError("cannot switch to state 12")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncpg.Connection, "_execute", confused)
+        with pytest.raises(DatabaseUnavailable):
+            await database.fetchval("SELECT 1")
+    assert await database.fetchval("SELECT pg_backend_pid()") != pid
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["SELECT 1/0", "SELECT 'x'::int", "INSERT INTO accounts (id, name) VALUES ('a', NULL)"],
+)
+async def test_a_row_that_is_wrong_is_refused_without_quoting_it(
+    statement: str, database: Database
+) -> None:
+    with pytest.raises(RowRefused) as caught:
+        await database.execute(statement)
+    assert "SQLSTATE" in str(caught.value)
+    assert "'x'" not in str(caught.value)
+
+
+@pytest.mark.parametrize("statement", ["SELECT * FROM nowhere", "SELECT pg_sleep(1)"])
+async def test_what_is_not_the_rows_fault_is_worth_another_try(
+    statement: str, database: Database
+) -> None:
+    async def run() -> None:
+        async with database.transaction() as transaction:
+            await transaction.execute("SET LOCAL statement_timeout = '50ms'")
+            await transaction.execute(statement)
+
+    with pytest.raises(DatabaseUnavailable):
+        await run()
+
+
+async def test_no_postgres_is_said_without_the_password() -> None:
+    with pytest.raises(DatabaseUnavailable) as caught:
+        await open_database("postgresql://me:secret@127.0.0.1:1/x", service="t", size=1, wait=0.2)
+    assert "secret" not in str(caught.value)
