@@ -41,7 +41,8 @@ def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) 
     """A JSON response."""
     return web.Response(
         status=status,
-        text=json.dumps(body, ensure_ascii=False, separators=(",", ":")),
+        # The line ends: people read these in terminals.
+        text=json.dumps(body, ensure_ascii=False, separators=(",", ":")) + "\n",
         content_type="application/json",
         headers=headers,
     )

@@ -85,7 +85,7 @@ def respond(problem: Problem, request_id: str) -> web.Response:
     }
     return web.Response(
         status=problem.status,
-        text=json.dumps({"error": body}, ensure_ascii=False, separators=(",", ":")),
+        text=json.dumps({"error": body}, ensure_ascii=False, separators=(",", ":")) + "\n",
         content_type="application/json",
         headers=problem.headers,
     )
