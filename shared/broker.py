@@ -17,6 +17,7 @@ from typing import Any
 import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.connection import make_url
 from aiormq.exceptions import AMQPError
 
 from shared.backoff import exponential
@@ -51,12 +52,15 @@ class Outgoing:
 
 async def connect(url: str, *, name: str) -> AbstractConnection:
     """A plain connection named `name` in the management UI. Raises BrokerUnavailable."""
+    connection = aio_pika.Connection(
+        make_url(url, heartbeat=10), client_properties={"connection_name": name}
+    )
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            return await aio_pika.connect(
-                url, heartbeat=10, client_properties={"connection_name": name}
-            )
+            await connection.connect()
+            return connection
     except _FAULTS as error:
+        await connection.close()  # else its finalizer would, wherever it happens to run
         raise BrokerUnavailable(
             f"no connection to RabbitMQ at {without_secrets(url)}: {_reason(error)}"
         ) from None
