@@ -24,7 +24,7 @@ def test_without_apt_the_remedy_is_to_install_or_to_point_elsewhere(
     bare: pytest.MonkeyPatch,
 ) -> None:
     bare.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(Misconfigured, match="there is no apt-get.*FLORIN_DATABASE_URL"):
+    with pytest.raises(Misconfigured, match=r"there is no apt-get.*FLORIN_DATABASE_URL"):
         binaries.find_or_install(print)
 
 
@@ -53,10 +53,8 @@ def test_an_installation_that_fails_is_said_in_apts_own_words_and_leaves_no_poli
     said: list[str] = []
     with pytest.raises(Misconfigured, match="E: Unable to locate package"):
         binaries.find_or_install(said.append)
-    assert said == [
-        "installing postgresql and rabbitmq-server with apt, once"
-        " (their own services are not started)"
-    ]
+    assert len(said) == 1
+    assert "installing postgresql and rabbitmq-server with apt" in said[0]
     assert seen == [True], "while apt works, nothing that it installs is started"
     assert not policy.exists()
 
