@@ -125,10 +125,12 @@ class _Up:
         if self._services:
             self._say("draining: finishing what was accepted, then stopping")
         # Against the stream, so that each finds what it needs to finish.
-        for service in self._services:
-            await service.stop()
-        if self._backends is not None:
-            await self._backends.stop()
+        try:
+            for service in self._services:
+                await service.stop()
+        finally:
+            if self._backends is not None:
+                await self._backends.stop()
         self._say("stopped")
 
     def _external_urls(self) -> tuple[str, str] | None:

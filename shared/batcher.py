@@ -8,7 +8,7 @@ neighbours: the batch is bisected until the culprit stands alone.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from shared.errors import Permanent, Transient
 
@@ -50,9 +50,7 @@ class Batcher(Generic[T, R]):
         self._waiting.append((item, future))
         if len(self._writers) < self._max_in_flight:
             # The task first runs after everything that is ready now has had its turn to submit.
-            writer = asyncio.create_task(self._write_waiting())
-            self._writers.add(writer)
-            writer.add_done_callback(self._writers.discard)
+            self._writers.add(asyncio.create_task(self._write_waiting()))
         return future
 
     async def drain(self) -> None:
@@ -61,9 +59,14 @@ class Batcher(Generic[T, R]):
             await asyncio.wait(set(self._writers))
 
     async def _write_waiting(self) -> None:
-        while self._waiting:
-            size = min(len(self._waiting), self._max_size)
-            await self._write_batch([self._waiting.popleft() for _ in range(size)])
+        try:
+            while self._waiting:
+                size = min(len(self._waiting), self._max_size)
+                await self._write_batch([self._waiting.popleft() for _ in range(size)])
+        finally:
+            # In the same step as the decision to stop: a submit right after it must find room for
+            # a new writer.
+            self._writers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _write_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:

@@ -87,15 +87,23 @@ class Publisher:
         Raises BrokerUnavailable when any was not confirmed in time; some may have arrived, so the
         caller publishes them all again and consumers take both.
         """
+        channel: AbstractChannel | None = None
         try:
             async with asyncio.timeout(CONFIRM_TIMEOUT):
                 channel = await self._open_channel()
-                async with asyncio.TaskGroup() as group:
-                    for message in messages:
-                        group.create_task(_publish_one(channel, message))
-        except (*_FAULTS, ExceptionGroup) as error:
-            await self.close()
+                # Not a TaskGroup: when a connection is lost, confirms that were awaited end as
+                # cancelled, which a group takes for done.
+                results = await asyncio.gather(
+                    *(_publish_one(channel, message) for message in messages),
+                    return_exceptions=True,
+                )
+        except _FAULTS as error:
+            await self._forget(channel)
             raise BrokerUnavailable(f"not confirmed by RabbitMQ: {_reason(error)}") from None
+        fault = next((result for result in results if isinstance(result, BaseException)), None)
+        if fault is not None:
+            await self._forget(channel)
+            raise BrokerUnavailable(f"not confirmed by RabbitMQ: {_reason(fault)}")
 
     async def close(self) -> None:
         """Close the connection; the next publish makes a new one."""
@@ -104,6 +112,11 @@ class Publisher:
             with contextlib.suppress(*_FAULTS):
                 async with asyncio.timeout(2):
                     await connection.close()
+
+    async def _forget(self, channel: AbstractChannel | None) -> None:
+        """Close the connection of a channel that failed, unless a newer one has taken its place."""
+        if channel is None or channel is self._channel:
+            await self.close()
 
     async def _open_channel(self) -> AbstractChannel:
         async with self._connecting:
@@ -137,7 +150,7 @@ class AckWindow:
     """Which delivery tags of one channel are finished: only a contiguous prefix may be acked.
 
     An ack of many covers every open tag up to the one it names; were one of them unfinished, a
-    crash would lose it. Both methods return the tag to ack up to, or None when nothing may be.
+    crash would lose it.
     """
 
     def __init__(self) -> None:
@@ -147,17 +160,16 @@ class AckWindow:
         """A message came; tags rise by one."""
         self._finished[tag] = False
 
-    def finished(self, tag: int) -> int | None:
+    def finished(self, tag: int) -> None:
         """The message is done with and waits for its ack."""
         self._finished[tag] = True
-        return self._prefix()
 
-    def rejected(self, tag: int) -> int | None:
-        """The message was given back to the broker on its own: it must not be acked."""
+    def given_back(self, tag: int) -> None:
+        """The message was rejected on its own: it must not be acked."""
         del self._finished[tag]
-        return self._prefix()
 
-    def _prefix(self) -> int | None:
+    def take(self) -> int | None:
+        """The tag to ack up to, or None when there is nothing to ack. Each is given once."""
         last = None
         for tag, is_finished in self._finished.items():
             if not is_finished:
@@ -230,6 +242,7 @@ class Consumer:
                     self._connected.set()
                     log.info("consuming", queue=self._queue)
                     await _first(lost, self._stopping)
+                    self._connected.clear()
             except BrokerUnavailable as error:
                 failures += 1
                 log.warning("waiting_for_rabbitmq", queue=self._queue, reason=str(error))
@@ -279,14 +292,18 @@ class Consumer:
     ) -> Callable[[], Awaitable[Any]]:
         channel = await connection.channel(publisher_confirms=False)
         channel.close_callbacks.add(lambda *_: lost.set())
+        underlay = await channel.get_underlay_channel()
+        # When its queue is deleted the consumer ends, and channel and connection stay open.
+        underlay.on_consumer_cancel_callbacks.add(lambda *_: lost.set())
         await channel.set_qos(prefetch_count=self._prefetch)
         queue = await channel.get_queue(self._queue, ensure=False)
         window = AckWindow()
+        sending = asyncio.Lock()
 
         async def on_message(message: AbstractIncomingMessage) -> None:
             # The library cancels this when the channel closes; the work must outlive it.
             window.received(message.delivery_tag or 0)
-            task = asyncio.create_task(self._deal_with(message, window, lost))
+            task = asyncio.create_task(self._deal_with(message, window, sending, lost))
             self._held.add(task)
             task.add_done_callback(self._held.discard)
 
@@ -294,24 +311,32 @@ class Consumer:
         return lambda: queue.cancel(tag)
 
     async def _deal_with(
-        self, message: AbstractIncomingMessage, window: AckWindow, lost: asyncio.Event
+        self,
+        message: AbstractIncomingMessage,
+        window: AckWindow,
+        sending: asyncio.Lock,
+        lost: asyncio.Event,
     ) -> None:
         tag = message.delivery_tag or 0
         delivery = Delivery(message.body, message.headers, bool(message.redelivered))
         try:
             await self._handle(delivery)
+            window.finished(tag)
         except Exception:
             log.exception("handler_failed", queue=self._queue)
             await asyncio.sleep(HANDLER_FAILURE_PAUSE)
-            up_to = window.rejected(tag)
-            with contextlib.suppress(*_FAULTS):
-                await message.reject(requeue=True)
-        else:
-            up_to = window.finished(tag)
-        # When the connection is lost, the broker has already given it to somebody else.
-        if up_to is not None and not lost.is_set():
-            with contextlib.suppress(*_FAULTS):
-                await message.channel.basic_ack(up_to, multiple=True)
+            async with sending:
+                with contextlib.suppress(*_FAULTS):
+                    await message.reject(requeue=True)
+                window.given_back(tag)
+        # One sender at a time, which takes the prefix as it is then: an ack must not overtake one
+        # of a lower tag, nor a rejection.
+        async with sending:
+            up_to = window.take()
+            # When the connection is lost, the broker has already given it to somebody else.
+            if up_to is not None and not lost.is_set():
+                with contextlib.suppress(*_FAULTS):
+                    await message.channel.basic_ack(up_to, multiple=True)
 
 
 async def queue_depth(url: str, queue: str) -> int:
@@ -340,6 +365,4 @@ async def _first(*events: asyncio.Event) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        return _reason(error.exceptions[0])
     return str(error) or type(error).__name__

@@ -81,6 +81,8 @@ def _translated() -> Any:
     except asyncpg.InternalClientError as error:
         # As when Postgres says goodbye at the very moment at which a statement begins.
         raise _Confused(f"the connection is in no state to be used: {error}") from None
+    except ValueError as error:  # an argument that the client itself cannot encode
+        raise RowRefused(f"a value cannot be stored: {type(error).__name__}", None) from None
     except (TimeoutError, asyncpg.InterfaceError, OSError) as error:
         reason = str(error) or type(error).__name__
         raise DatabaseUnavailable(f"no answer from Postgres: {reason}") from None

@@ -7,7 +7,6 @@ Fields have the names of the things they hold: request_id, payment_id, event_id,
 
 import logging
 import sys
-from urllib.parse import urlsplit, urlunsplit
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
@@ -39,9 +38,8 @@ def configure(service: str, level: str = "INFO") -> None:
 
 def without_secrets(url: str) -> str:
     """A URL that may be logged: without its user, password and query."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    netloc = f"[{host}]" if ":" in host else host
-    if parts.port:
-        netloc += f":{parts.port}"
-    return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
+    scheme, found, rest = url.partition("://")
+    if not found:
+        return "an address without a scheme"
+    # Nothing is parsed: a password may hold any character, and there may be several hosts.
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"

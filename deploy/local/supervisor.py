@@ -82,6 +82,8 @@ class Supervised:
     async def _keep(self) -> None:
         while not self._stopping.is_set():
             self._child = await start(self._command, self._record, self.log_file)
+            if self._stopping.is_set():  # it was told to stop while it was being started
+                await self._child.stop()
             began = time.monotonic()
             status = await self._child.wait()
             self._record.remove(self.name)

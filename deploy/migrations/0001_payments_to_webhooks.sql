@@ -43,6 +43,7 @@ CREATE TABLE payments (
     failure_code         text,
     failure_message      text,
     unknown_since        timestamptz,       -- the gateway was asked and has not answered
+    queued_again_at      timestamptz,       -- its message was taken for lost
     idempotency_scope    text COLLATE "C",  -- the route that the key was sent to
     idempotency_key      text COLLATE "C",
     request_fingerprint  bytea,

@@ -13,15 +13,13 @@ from services.api.context import CONTEXT, MAX_BODY, Context
 from services.api.gate import make_gate
 from services.api.rate_limit import RateLimiter
 from services.api.routes import operations, payments, webhook_endpoints
+from services.api.server import answer_expectation, listen
 from shared.db import open_database
-from shared.errors import Misconfigured
 from shared.lifecycle import App, Lifecycle
 from shared.outbox import open_relay
 from shared.schema import require_schema
 
 MOUNTS = ("/api/v1", "/v1")
-KEEP_ALIVE = 75.0
-"""Seconds; aiohttp's own default is an hour."""
 
 
 def make_app(settings: ApiSettings) -> App:
@@ -52,7 +50,14 @@ def make_app(settings: ApiSettings) -> App:
             acceptor = Acceptor(database, relay, settings.accept_batch, settings.accept_queue)
             stack.push_async_callback(acceptor.drain)
             context = Context(database, acceptor, publisher, lifecycle, time.monotonic())
-            await stack.enter_async_context(_listen(settings, context))
+            await stack.enter_async_context(
+                listen(
+                    make_web(settings, context),
+                    settings.api_host,
+                    settings.api_port,
+                    settings.drain_timeout,
+                )
+            )
             yield
 
     return app
@@ -64,36 +69,11 @@ def make_web(settings: ApiSettings, context: Context) -> web.Application:
     limiter = RateLimiter(settings.rate_limit, settings.rate_burst)
     app = web.Application(middlewares=[make_gate(authenticator, limiter)], client_max_size=MAX_BODY)
     app[CONTEXT] = context
-    app.add_routes(operations.routes(""))
+    routes = operations.routes("")
     for mount in MOUNTS:
-        app.add_routes(operations.routes(mount))
-        app.add_routes(payments.routes(mount))
-        app.add_routes(webhook_endpoints.routes(mount))
+        for resource in (operations, payments, webhook_endpoints):
+            routes += resource.routes(mount)
+    for route in routes:
+        route.kwargs["expect_handler"] = answer_expectation
+    app.add_routes(routes)
     return app
-
-
-@contextlib.asynccontextmanager
-async def _listen(settings: ApiSettings, context: Context) -> AsyncIterator[None]:
-    """Serve while the block runs; then take no new connections and finish open requests."""
-    runner = web.AppRunner(
-        make_web(settings, context),
-        access_log=None,
-        keepalive_timeout=KEEP_ALIVE,
-        auto_decompress=False,
-        shutdown_timeout=settings.drain_timeout,
-    )
-    await runner.setup()
-    try:
-        site = web.TCPSite(
-            runner, settings.api_host, settings.api_port, backlog=1024, reuse_port=False
-        )
-        try:
-            await site.start()
-        except OSError as error:
-            raise Misconfigured(
-                f"cannot listen on {settings.api_host}:{settings.api_port} ({error.strerror});"
-                " another program may use the port: choose another FLORIN_API_PORT"
-            ) from None
-        yield
-    finally:
-        await runner.cleanup()

@@ -14,19 +14,21 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 SETTING: Final = "FLORIN_WEBHOOK_ALLOWED_NETWORKS"
 
+_PUBLIC_V6: Final = ipaddress.ip_network("2000::/3")
+"""All that is assigned for the public internet (RFC 4291)."""
+
 # `is_global` is true for these, though each reaches, or may carry, something that is not.
 _NOT_PUBLIC: Final = tuple(
     ipaddress.ip_network(network)
     for network in (
+        "168.63.129.16/32",  # a cloud's service on the host, on an address that looks public
+        "192.0.0.0/24",  # protocol assignments (RFC 6890)
         "192.88.99.0/24",  # 6to4 relays (RFC 7526)
         "224.0.0.0/4",  # multicast
         "240.0.0.0/4",  # reserved
-        "64:ff9b::/96",  # NAT64 (RFC 6052)
-        "64:ff9b:1::/48",  # local NAT64 (RFC 8215)
         "2001::/32",  # Teredo
         "2002::/16",  # 6to4
-        "fec0::/10",  # site-local, deprecated
-        "ff00::/8",  # multicast
+        "3fff::/20",  # documentation (RFC 9637)
     )
 )
 
@@ -35,15 +37,20 @@ def refusal(address: str, allowed: Sequence[Network]) -> str | None:
     """Why a webhook may not reach `address`, naming the setting that would let it; or None."""
     found = ipaddress.ip_address(address.partition("%")[0])
     reached = _unwrapped(found)
-    if any(reached in network for network in allowed if network.version == reached.version):
-        return None
-    if reached.is_global and not any(
-        found in network for network in _NOT_PUBLIC if network.version == found.version
-    ):
+    if _within(reached, allowed) or (_is_public(reached) and not _within(reached, _NOT_PUBLIC)):
         return None
     return (
         f"the address {found} is not public; to send webhooks there, add its network to {SETTING}"
     )
+
+
+def _within(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address in network for network in networks if network.version == address.version)
+
+
+def _is_public(address: Address) -> bool:
+    # NAT64, IPv4-compatible, translated and local addresses all lie outside of 2000::/3.
+    return address.is_global and (address.version == 4 or address in _PUBLIC_V6)
 
 
 def _unwrapped(address: Address) -> Address:

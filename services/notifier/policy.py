@@ -80,7 +80,7 @@ def retry_after_seconds(value: str, now: datetime) -> float:
         return float(value[:12])
     try:
         moment = email.utils.parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return 0.0
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

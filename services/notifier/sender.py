@@ -46,7 +46,7 @@ class Sender:
                 status, response_start, retry_after = await self._post(attempt)
         except TimeoutError:
             error = f"no complete answer within {self._timeout:g} s"
-        except (aiohttp.ClientError, OSError, ValueError) as fault:
+        except Exception as fault:
             error = _explain(fault)
         return Result(
             started_at=started_at,

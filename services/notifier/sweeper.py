@@ -12,7 +12,6 @@ from services.notifier import store
 from services.notifier.attempts import Attempts
 from services.notifier.handlers import EventHandler
 from shared.db import Database
-from shared.errors import Permanent
 
 log = structlog.get_logger()
 
@@ -58,8 +57,8 @@ class Sweeper:
         )
         for result in results:
             match result:
-                case Permanent():
-                    log.error("swept_in_vain", reason=str(result))
+                case Exception():  # one bad row must not keep the others from being looked after
+                    log.error("swept_in_vain", exc_info=result)
                 case BaseException():
                     raise result
         return max(len(events), len(never), len(overdue))

@@ -13,18 +13,17 @@ from services.processor import store
 from services.processor.gateways.base import Outcome
 from services.processor.handler import Settler
 from services.processor.settlement import to_charge
-from services.processor.unknown import is_due
 from shared.broker import queue_depth
 from shared.db import Database
-from shared.errors import Permanent
 from shared.payment import Payment
-from shared.store import outbox_age
 from shared.topology import PROCESSOR_PAYMENTS
 
 log = structlog.get_logger()
 
 AT_ONCE: Final = 200
 FOLD_ABOVE: Final = 50
+BACKLOG_PATIENCE: Final = 10
+"""How many times longer an open payment may wait while the queue has messages."""
 
 
 class Janitor:
@@ -55,38 +54,32 @@ class Janitor:
 
     async def ask_again_once(self, now: datetime) -> int:
         """Ask the gateway about unknown outcomes that are due at `now`; returns how many."""
-        due = [
-            payment
-            for payment in await store.find_unknown(self._database, AT_ONCE)
-            if payment.unknown_since is not None
-            and is_due(
-                unknown_since=payment.unknown_since,
-                last_asked=payment.updated_at,
-                now=now,
-                shortest=self._ask_again_min,
-                longest=self._ask_again_max,
-            )
-        ]
+        due = await store.find_unknown(
+            self._database,
+            now=now,
+            shortest=self._ask_again_min,
+            longest=self._ask_again_max,
+            limit=AT_ONCE,
+        )
         results = await asyncio.gather(
             *(self._ask_again(payment) for payment in due), return_exceptions=True
         )
         for payment, result in zip(due, results, strict=True):
             match result:
-                case Permanent():
-                    log.error("unknown_not_settled", payment_id=payment.id, reason=str(result))
+                case Exception():  # one bad row must not keep the others from being asked about
+                    log.error("unknown_not_settled", payment_id=payment.id, exc_info=result)
                 case BaseException():
                     raise result
         return len(due)
 
     async def queue_lost_once(self) -> list[str]:
         """Queue again what the broker lost; returns the ids of those payments."""
-        # While messages wait, open payments are explained by them.
-        if await outbox_age(self._database) > 0:
-            return []
-        if await queue_depth(self._amqp_url, PROCESSOR_PAYMENTS) > 0:
-            return []
+        # While messages wait, they explain most open payments; not one that is much older.
+        waiting = await queue_depth(self._amqp_url, PROCESSOR_PAYMENTS)
         lost = await store.queue_lost_payments(
-            self._database, older_than=self._lost_after, limit=10_000
+            self._database,
+            older_than=self._lost_after * (BACKLOG_PATIENCE if waiting else 1),
+            limit=10_000,
         )
         if lost:
             log.warning("lost_payments_queued_again", count=len(lost), first=lost[0])

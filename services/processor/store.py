@@ -207,28 +207,40 @@ async def mark_unknown(database: Database, payments: Sequence[Payment]) -> None:
     )
 
 
-async def find_unknown(database: Database, limit: int) -> list[Payment]:
-    """Payments whose outcome is unknown, those asked about longest ago first."""
+async def find_unknown(
+    database: Database, *, now: datetime, shortest: float, longest: float, limit: int
+) -> list[Payment]:
+    """Payments whose outcome is unknown and due to be asked about at `now`.
+
+    The wait is as long as the outcome had been unknown when it was last asked for, from `shortest`
+    to `longest` seconds, so questions come ever more rarely: it doubles.
+    """
     rows = await database.fetch(
         f"""
         SELECT {COLUMNS}
           FROM payments
          WHERE unknown_since IS NOT NULL
+           AND updated_at + least(greatest(updated_at - unknown_since,
+                                           make_interval(secs => $2)),
+                                  make_interval(secs => $3)) <= $1
          ORDER BY updated_at
-         LIMIT $1
+         LIMIT $4
         """,  # noqa: S608
+        now,
+        shortest,
+        longest,
         limit,
     )
     return [Payment.from_row(row) for row in rows]
 
 
 async def queue_lost_payments(database: Database, *, older_than: float, limit: int) -> list[str]:
-    """Queue open payments again that no message may be left of, oldest first.
+    """Queue open payments again that no message may be left of, oldest first; returns their ids.
 
-    Call it when the queue is empty: then whatever is open and older than `older_than` seconds was
-    lost by the broker. Payments of unknown outcome are not lost: the janitor asks about those.
-    Moves the sweep mark up to the oldest open payment, so the next look costs what is new.
-    Returns their ids.
+    A payment is due when it is `older_than` seconds old, and then each time its age has doubled
+    since it was last queued: one that merely waits long is not queued over and over. Payments of
+    unknown outcome are not lost: the janitor asks about those. Moves the sweep mark up to the
+    oldest open payment, so the next look costs what is new.
     """
     rows = await database.fetch(
         """
@@ -236,8 +248,8 @@ async def queue_lost_payments(database: Database, *, older_than: float, limit: i
             SELECT coalesce((SELECT mark FROM sweep_marks WHERE name = 'payments'),
                             '-infinity') AS mark,
                    now() - make_interval(secs => $1) AS cutoff
-        ), lost AS (
-            SELECT account_id, id, request_id, created_at
+        ), open AS (
+            SELECT account_id, id, created_at, queued_again_at
               FROM payments
              WHERE created_at >= (SELECT mark FROM since)
                AND created_at < (SELECT cutoff FROM since)
@@ -245,6 +257,15 @@ async def queue_lost_payments(database: Database, *, older_than: float, limit: i
                AND unknown_since IS NULL
              ORDER BY created_at
              LIMIT $2
+        ), lost AS (
+            UPDATE payments
+               SET queued_again_at = now()
+              FROM open
+             WHERE payments.account_id = open.account_id AND payments.id = open.id
+               AND payments.status IN ('pending', 'processing')
+               AND (open.queued_again_at IS NULL
+                    OR now() - open.queued_again_at > open.queued_again_at - open.created_at)
+            RETURNING payments.account_id, payments.id, payments.created_at
         ), queued AS (
             INSERT INTO outbox (exchange, routing_key, body)
             SELECT $3, $4, json_build_object(
@@ -255,7 +276,7 @@ async def queue_lost_payments(database: Database, *, older_than: float, limit: i
              GROUP BY envelope
         ), marked AS (
             INSERT INTO sweep_marks (name, mark)
-            SELECT 'payments', coalesce((SELECT min(created_at) FROM lost),
+            SELECT 'payments', coalesce((SELECT min(created_at) FROM open),
                                         (SELECT cutoff FROM since))
                 ON CONFLICT (name) DO UPDATE SET mark = greatest(sweep_marks.mark, excluded.mark)
         )

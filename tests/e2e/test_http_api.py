@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,9 @@ async def test_a_wrong_endpoint_is_refused_by_name(
         ({"Host": "localhost"}, 200),
         ({"Authorization": "Bearer sk_wrong_wrong_wrong_wrong"}, 401),
         ({"Authorization": "Digest x"}, 401),
+        ({"Authorization": "Basic \u00e9"}, 401),
+        ({"Authorization": "Bearer sk_\u00e9"}, 401),
+        ({"Origin": "http://["}, 403),
         ({"Authorization": f"Bearer {KEY}"}, 200),
     ],
 )
@@ -381,3 +385,33 @@ async def test_fifteen_quick_requests_of_one_user_are_ten_and_then_429(strict: S
         assert (await pay("another"))[0] == 202, "users do not pay for each other"
         for _ in range(30):
             assert (await ask(http, "GET", "/health"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"NONSENSE\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nBad Header: x\r\n\r\n", 400),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (
+            b"POST /api/v1/payments HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            400,
+        ),
+        (
+            b"POST /v1/payments HTTP/1.1\r\nExpect: miracles\r\nContent-Length: 0\r\n\r\n",
+            417,
+        ),
+    ],
+)
+async def test_what_is_not_even_http_has_the_envelope_and_no_echo(
+    sent: bytes, status: int, system: System
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", system.port)
+    writer.write(sent)
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    body = json.loads(await reader.readline())
+    writer.close()
+    assert f" {status} " in head.splitlines()[0]
+    assert "Request-Id: req_" in head
+    assert body["error"]["type"] == "invalid_request_error"
+    assert "xxx" not in json.dumps(body)

@@ -216,3 +216,67 @@ async def test_a_retry_waits_its_delay_and_comes_back_as_due(
         return await queue_depth(urls.amqp, topology.NOTIFIER_DELIVERIES) == 1
 
     await eventually(is_due, 5)
+
+
+async def test_a_consumer_whose_queue_is_deleted_comes_back_with_the_queue(
+    urls: Urls, publisher: Publisher
+) -> None:
+    heard: list[bytes] = []
+
+    async def handle(delivery: Delivery) -> None:
+        heard.append(delivery.body)
+
+    async def heard_it() -> bool:
+        return heard == [b"after"]
+
+    async with consuming(consumer := Consumer(urls.amqp, PAYMENTS, handle, name="deleted")):
+        connection = await connect(urls.amqp, name="operator")
+        channel = await connection.channel()
+        await channel.queue_delete(PAYMENTS)
+
+        async def is_noticed() -> bool:
+            return not consumer.connected
+
+        await eventually(is_noticed)
+        await connection.close()
+        await topology.apply(urls.amqp, topology.describe(RETRY_DELAYS))
+        await publisher.publish([command(b"after")])
+        await eventually(heard_it)
+
+
+async def test_what_was_not_confirmed_is_never_taken_for_published(
+    urls: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Between us and RabbitMQ, a line that goes dead after the connection is made.
+    target = aio_pika.connection.make_url(urls.amqp)
+    alive = asyncio.Event()
+    alive.set()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(65536):
+                await alive.wait()
+                writer.write(chunk)
+        writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", target.port)
+        await asyncio.gather(carry(reader, onward_writer), carry(onward_reader, writer))
+
+    line = await asyncio.start_server(relay, "127.0.0.1", 0)
+    port = line.sockets[0].getsockname()[1]
+    publisher = Publisher(str(target.with_port(port)), name="dead line")
+    letter = Outgoing(topology.DEAD, topology.NOTIFIER_DEAD, b"x")
+    await publisher.publish([letter])
+    alive.clear()
+    monkeypatch.setattr("shared.broker.CONFIRM_TIMEOUT", 0.3)
+    first = asyncio.create_task(publisher.publish([letter]))
+    await asyncio.sleep(0.2)
+    monkeypatch.setattr("shared.broker.CONFIRM_TIMEOUT", 30.0)
+    # The first gives up and closes the connection under the second.
+    results = await asyncio.gather(first, publisher.publish([letter] * 3), return_exceptions=True)
+    assert [type(result) for result in results] == [BrokerUnavailable, BrokerUnavailable]
+    alive.set()
+    await publisher.close()
+    line.close()
+    await take_all(urls.amqp, topology.NOTIFIER_DEAD)

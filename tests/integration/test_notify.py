@@ -399,3 +399,20 @@ async def test_a_poison_message_goes_to_the_dead_queue_with_the_reason(
     await notifier.events.handle(Delivery(body, {}, redelivered=False))
     [letter] = await take_all(urls.amqp, NOTIFIER_DEAD)
     assert reason in str(letter.headers[REASON_HEADER])
+
+
+@pytest.mark.parametrize(
+    "retry_after",
+    ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "9" * 400, "-1", "nonsense"],
+)
+async def test_no_answer_of_an_endpoint_can_keep_its_attempt_from_being_recorded(
+    retry_after: str, notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    async def answer(_: Heard) -> web.Response:
+        return web.Response(status=503, headers={"Retry-After": retry_after})
+
+    receiver.answer = answer
+    await subscribe(empty, receiver.url)
+    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    assert [d["status"] for d in await deliveries(empty)] == ["retrying"]
+    await assert_deliveries(empty)

@@ -197,6 +197,25 @@ async def test_the_janitor_asks_about_the_unknown_until_there_is_an_answer(
     await assert_invariants(empty)
 
 
+async def test_questions_about_the_unknown_come_ever_more_rarely(
+    handler: PaymentHandler, settler: Settler, gateway: Gateway, empty: Database, urls: Urls
+) -> None:
+    items = await accept(empty, 1)
+    gateway.outcomes[items[0].id] = Unknown("no answer")
+    await handler.handle(message(items))
+    since = await empty.fetchval("SELECT unknown_since FROM payments")
+    asked = since
+    waits = []
+    for second in range(1, 400):
+        now = since + timedelta(seconds=second)
+        due = await store.find_unknown(empty, now=now, shortest=5, longest=100, limit=10)
+        if due:
+            waits.append(round((now - asked).total_seconds()))
+            asked = now
+            await empty.execute("UPDATE payments SET updated_at = $1", now)
+    assert waits == [5, 5, 10, 20, 40, 80, 100, 100]
+
+
 async def test_losing_every_queue_loses_no_payment(
     handler: PaymentHandler, settler: Settler, empty: Database, urls: Urls
 ) -> None:
@@ -205,7 +224,7 @@ async def test_losing_every_queue_loses_no_payment(
     await settler._claim(items[:40])
     await empty.execute("DELETE FROM outbox")  # published, and then the queue was purged
     assert len(await janitor.queue_lost_once()) == 250
-    assert await janitor.queue_lost_once() == [], "what waits in the outbox is not lost"
+    assert await janitor.queue_lost_once() == [], "not again until its age has doubled"
     while await settler.relay.sweep_once(older_than=0):
         pass
     messages = await take_all(urls.amqp, PROCESSOR_PAYMENTS)

@@ -83,3 +83,25 @@ async def test_more_than_may_wait_is_refused_at_the_door() -> None:
     may_finish.set()
     assert await asyncio.gather(*futures) == [0, 1, 2]
     await batcher.drain()
+
+
+async def test_what_arrives_as_the_last_writer_ends_is_not_forgotten() -> None:
+    late: list[asyncio.Future[int]] = []
+    both_are_in = asyncio.Event()
+
+    def submit_another(_: object) -> None:
+        late.append(batcher.submit(2))
+        if len(late) == 2:
+            both_are_in.set()
+
+    async def write(items: list[int]) -> list[int]:
+        return items
+
+    batcher = Batcher(write, max_size=1, max_in_flight=2)
+    for first in (batcher.submit(0), batcher.submit(1)):
+        # Called in the very iteration in which the writers end.
+        first.add_done_callback(submit_another)
+    async with asyncio.timeout(1):
+        await both_are_in.wait()
+        assert await asyncio.gather(*late) == [2, 2]
+    await batcher.drain()

@@ -59,6 +59,9 @@ def test_the_last_failure_is_death_with_the_reason() -> None:
         ("soon", 0),
         ("-5", 0),
         ("", 0),
+        ("9" * 400, 999_999_999_999),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", 0),
+        ("Mon, 01 Jan 2026 00:00:00 +99999999999999999", 0),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value: str, seconds: float) -> None:

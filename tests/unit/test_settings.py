@@ -78,6 +78,9 @@ def test_every_queue_is_quorum_and_what_can_fail_is_limited_and_kept() -> None:
         ("postgresql://me:pw@db:5432/florin?password=x", "postgresql://db:5432/florin"),
         ("amqp://me:pw@[::1]:5672/%2F", "amqp://[::1]:5672/%2F"),
         ("amqp://rabbit", "amqp://rabbit"),
+        ("postgresql://u:p@a:5432,b:5432/florin", "postgresql://a:5432,b:5432/florin"),
+        ("postgresql://user:Secr/et@9@host/db", "postgresql://host/db"),
+        ("secret", "an address without a scheme"),
     ],
 )
 def test_a_url_is_logged_without_its_secrets(url: str, shown: str) -> None:
