@@ -54,7 +54,7 @@ async def listen(
         return _Protocol(
             server,
             loop=loop,
-            access_log=None,  # type: ignore[arg-type] - None turns it off, says its manual
+            access_log=None,  # type: ignore[arg-type]  # None turns it off
             keepalive_timeout=KEEP_ALIVE,
             auto_decompress=False,
         )

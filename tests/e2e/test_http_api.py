@@ -398,7 +398,7 @@ async def test_fifteen_quick_requests_of_one_user_are_ten_and_then_429(strict: S
             400,
         ),
         (
-            b"POST /v1/payments HTTP/1.1\r\nExpect: miracles\r\nContent-Length: 0\r\n\r\n",
+            b"GET /v1/payments HTTP/1.1\r\nHost: localhost\r\nExpect: miracles\r\n\r\n",
             417,
         ),
     ],
