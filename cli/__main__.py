@@ -8,8 +8,12 @@ from typing import Annotated
 
 import typer
 
+from cli import keys
+from cli.target import DEFAULT_DATA, Data, DatabaseUrl, database_url
 from cli.up import Options
 from cli.up import up as run_up
+from cli.verify import GRACE
+from cli.verify import verify as run_verify
 from deploy.migrate import BootstrapSettings
 from deploy.migrate import migrate as run_migrate
 from shared import topology as broker
@@ -25,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(keys.app, name="keys")
 
 
 @app.command()
@@ -63,6 +68,19 @@ def topology() -> None:
     described = broker.describe(settings.webhook_retry_delays)
     asyncio.run(broker.apply(settings.amqp_url.get_secret_value(), described))
     typer.echo(f"{len(described.exchanges)} exchanges and {len(described.queues)} queues are there")
+
+
+@app.command()
+def verify(
+    data: Data = DEFAULT_DATA,
+    url: DatabaseUrl = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    grace: Annotated[
+        float, typer.Option(help="Seconds in which an event may lack its deliveries.")
+    ] = GRACE,
+) -> None:
+    """Prove on a live system that no cent is lost. Exit status 1 when a rule is broken."""
+    raise typer.Exit(asyncio.run(run_verify(database_url(data, url), as_json=as_json, grace=grace)))
 
 
 @app.command(context_settings=PASS_ON)

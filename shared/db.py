@@ -191,9 +191,11 @@ async def open_database(
     size: int,
     wait: float,
     acquire_timeout: float = 5.0,
+    patient: bool = False,
 ) -> Database:
     """Open a pool of at most `size` connections, waiting up to `wait` seconds for Postgres.
 
+    A statement may take half a minute; as long as it likes when `patient`, for operators' commands.
     Raises DatabaseUnavailable when the time is up, saying where it looked.
     """
     where = without_secrets(url)
@@ -216,7 +218,7 @@ async def open_database(
                 min_size=1,
                 max_size=size,
                 timeout=5,
-                command_timeout=35,
+                command_timeout=None if patient else 35,
                 max_inactive_connection_lifetime=0,
                 reset=_no_reset,
                 server_settings=_SESSION | {"application_name": f"florin {service}"},

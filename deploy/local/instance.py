@@ -50,6 +50,14 @@ class Instance:
         return f"http://127.0.0.1:{self.management_port}"
 
 
+def read(data: Path) -> Instance | None:
+    """The instance of `data` as it was last started; None when there is none."""
+    try:
+        return Instance(**json.loads((data / FILE).read_text()))
+    except FileNotFoundError:
+        return None
+
+
 def load_or_make(data: Path) -> Instance:
     """The instance of `data`, with ports that are free now. Call it while nothing of it runs."""
     file = data / FILE

@@ -1,0 +1,277 @@
+"""The statements of operators' commands: what must hold of all accounts at once, and keys."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shared.db import Connection, Database
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One rule: how many things it is about, and those which break it.
+
+    `broken` selects `id`, a text that finds the thing, and `why`. Both may use `$1`, the seconds
+    that work may take before its absence counts.
+    """
+
+    invariant: int
+    rule: str
+    counted: str
+    broken: str
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """One kind of work that must not wait: `oldest` selects its age in seconds, and `id`."""
+
+    rule: str
+    limit: float
+    oldest: str
+
+
+CHECKS: Final = (
+    Check(
+        1,
+        "payments = pending + processing + completed + failed, as counted",
+        "SELECT count(*) FROM payments WHERE $1::float8 IS NOT NULL",
+        """
+        SELECT concat_ws(' ', account_id, currency, status) AS id,
+               format('%s rows of %s are counted as %s of %s',
+                      actual.n, actual.amount, told.n, told.amount) AS why
+          FROM (SELECT account_id, currency, status, count(*) AS n, sum(amount) AS amount
+                  FROM payments GROUP BY 1, 2, 3) AS actual
+          FULL JOIN (SELECT account_id, currency, status, sum(payments) AS n, sum(amount) AS amount
+                       FROM payment_counts GROUP BY 1, 2, 3 HAVING sum(payments) <> 0) AS told
+         USING (account_id, currency, status)
+         WHERE $1::float8 IS NOT NULL
+           AND (actual.n IS DISTINCT FROM told.n OR actual.amount IS DISTINCT FROM told.amount)
+        """,
+    ),
+    Check(
+        2,
+        "a completed payment has one transfer of its amount; no other has one",
+        "SELECT count(*) FROM transfers WHERE $1::float8 IS NOT NULL",
+        """
+        SELECT id, format('paid %s, moved %s', amount, moved) AS why
+          FROM (SELECT account_id, id, currency, amount FROM payments
+                 WHERE status = 'completed') AS paid
+          FULL JOIN (SELECT account_id, source_id AS id, currency, sum(amount) AS moved
+                       FROM transfers WHERE kind = 'payment' GROUP BY 1, 2, 3) AS sent
+         USING (account_id, id, currency)
+         WHERE $1::float8 IS NOT NULL AND amount IS DISTINCT FROM moved
+        """,
+    ),
+    Check(
+        3,
+        "no more is refunded than was paid",
+        "SELECT count(*) FROM payments WHERE amount_refunded > 0 AND $1::float8 IS NOT NULL",
+        """
+        SELECT id, format('refunded %s of %s', amount_refunded, amount) AS why FROM payments
+         WHERE $1::float8 IS NOT NULL
+           AND amount_refunded > CASE status WHEN 'completed' THEN amount ELSE 0 END
+        """,
+    ),
+    Check(
+        4,
+        "a balance is the sum of its transfers",
+        "SELECT count(*) FROM ledger_accounts WHERE $1::float8 IS NOT NULL",
+        """
+        SELECT concat_ws(' ', account_id, currency, kind) AS id,
+               format('posted %s/%s, transferred %s/%s',
+                      debits_posted, credits_posted, debits, credits) AS why
+          FROM ledger_accounts
+          FULL JOIN (SELECT account_id, currency, kind, sum(debited) AS debits,
+                            sum(credited) AS credits
+                       FROM (SELECT account_id, currency, debit AS kind, amount AS debited,
+                                    0 AS credited FROM transfers
+                              UNION ALL
+                             SELECT account_id, currency, credit, 0, amount FROM transfers) AS e
+                      GROUP BY 1, 2, 3) AS sums
+         USING (account_id, currency, kind)
+         WHERE $1::float8 IS NOT NULL
+           AND (debits_posted IS DISTINCT FROM debits OR credits_posted IS DISTINCT FROM credits)
+        """,
+    ),
+    Check(
+        4,
+        "in each currency, all debits = all credits",
+        "SELECT count(DISTINCT currency) FROM ledger_accounts WHERE $1::float8 IS NOT NULL",
+        """
+        SELECT currency AS id, format('debits %s, credits %s', sum(debits_posted),
+                                      sum(credits_posted)) AS why
+          FROM ledger_accounts
+         WHERE $1::float8 IS NOT NULL
+         GROUP BY currency
+        HAVING sum(debits_posted) <> sum(credits_posted)
+        """,
+    ),
+    Check(
+        5,
+        "an outcome has exactly one event that says so",
+        """
+        SELECT count(*) FROM events
+         WHERE type IN ('payment.completed', 'payment.failed') AND $1::float8 IS NOT NULL
+        """,
+        """
+        SELECT id, format('%s is told as %s', outcome.type, told.type) AS why
+          FROM (SELECT account_id, id, 'payment.' || status AS type FROM payments
+                 WHERE status IN ('completed', 'failed')) AS outcome
+          FULL JOIN (SELECT account_id, object_id AS id, string_agg(type, ' ') AS type FROM events
+                      WHERE type IN ('payment.completed', 'payment.failed')
+                      GROUP BY 1, 2) AS told
+         USING (account_id, id)
+         WHERE $1::float8 IS NOT NULL AND outcome.type IS DISTINCT FROM told.type
+        """,
+    ),
+    Check(
+        5,
+        "an event has a delivery for each endpoint that was subscribed",
+        "SELECT count(*) FROM deliveries WHERE $1::float8 IS NOT NULL",
+        """
+        SELECT events.id, format('nothing to %s', endpoint.id) AS why
+          FROM events
+          JOIN webhook_endpoints AS endpoint
+            ON endpoint.account_id = events.account_id
+           AND endpoint.created_at <= events.created_at
+           AND (endpoint.deleted_at IS NULL OR endpoint.deleted_at > events.created_at)
+           AND endpoint.enabled_events && ARRAY['*', type]
+          LEFT JOIN deliveries
+            ON deliveries.account_id = events.account_id AND deliveries.event_id = events.id
+           AND deliveries.endpoint_id = endpoint.id
+         WHERE deliveries.id IS NULL
+           AND events.created_at <= now() - make_interval(secs => $1)
+        """,
+    ),
+    Check(
+        5,
+        "attempts are numbered without gaps",
+        "SELECT count(*) FROM delivery_attempts WHERE $1::float8 IS NOT NULL",
+        """
+        SELECT id, format('%s attempts, %s recorded, the last is %s', attempts, n, last) AS why
+          FROM deliveries
+          LEFT JOIN (SELECT account_id, delivery_id AS id, count(*) AS n, max(number) AS last
+                       FROM delivery_attempts GROUP BY 1, 2) AS recorded
+         USING (account_id, id)
+         WHERE $1::float8 IS NOT NULL
+           AND (n <> last OR (lease_until IS NULL AND coalesce(last, 0) <> attempts))
+        """,
+    ),
+)
+
+AGES: Final = (
+    Age(
+        "oldest payment without an outcome",
+        300.0,
+        """
+        SELECT extract(epoch FROM now() - created_at)::float8 AS age, id FROM payments
+         WHERE status IN ('pending', 'processing') AND unknown_since IS NULL
+         ORDER BY created_at LIMIT 1
+        """,
+    ),
+    Age(
+        "oldest unknown outcome",
+        86_400.0,
+        """
+        SELECT extract(epoch FROM now() - unknown_since)::float8 AS age, id FROM payments
+         WHERE unknown_since IS NOT NULL ORDER BY unknown_since LIMIT 1
+        """,
+    ),
+    Age(
+        "oldest unpublished message",
+        60.0,
+        """
+        SELECT extract(epoch FROM now() - created_at)::float8 AS age, id::text AS id FROM outbox
+         ORDER BY id LIMIT 1
+        """,
+    ),
+    Age(
+        "longest overdue delivery",
+        300.0,
+        """
+        SELECT extract(epoch FROM now() - due)::float8 AS age, id
+          FROM (SELECT id, coalesce(next_attempt_at, created_at) AS due FROM deliveries
+                 WHERE status IN ('pending', 'retrying')
+                   AND (lease_until IS NULL OR lease_until < now())) AS open
+         WHERE due < now() ORDER BY due LIMIT 1
+        """,
+    ),
+)
+
+
+async def prepare_to_compare(connection: Connection) -> None:
+    """Let this transaction read whole tables, from one snapshot: what services must not do."""
+    await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    await connection.execute("SET LOCAL enable_seqscan = on")
+    await connection.execute("SET LOCAL statement_timeout = 0")
+    await connection.execute("SET LOCAL work_mem = '128MB'")
+
+
+async def count_checked(connection: Connection, check: Check, grace: float) -> int:
+    """How many things a check is about."""
+    count: int = await connection.fetchval(check.counted, grace)
+    return count
+
+
+async def find_broken(
+    connection: Connection, check: Check, grace: float, limit: int
+) -> tuple[int, list[tuple[str, str]]]:
+    """How many things break a rule, and (id, why) of the first `limit`."""
+    rows = await connection.fetch(
+        f"""
+        WITH broken AS MATERIALIZED ({check.broken})
+        SELECT count(*) OVER () AS n, id, why FROM broken ORDER BY id LIMIT $2
+        """,  # noqa: S608 - checks are constants
+        grace,
+        limit,
+    )
+    return (rows[0]["n"] if rows else 0), [(row["id"], row["why"]) for row in rows]
+
+
+async def find_oldest(connection: Connection, age: Age) -> tuple[float, str | None]:
+    """The age in seconds of the oldest, and its id; (0, None) when there is none."""
+    row = await connection.fetchrow(age.oldest)
+    return (row["age"], row["id"]) if row else (0.0, None)
+
+
+async def insert_account(database: Database, id_: str, name: str) -> None:
+    """A new account."""
+    await database.execute("INSERT INTO accounts (id, name) VALUES ($1, $2)", id_, name)
+
+
+async def insert_key(
+    database: Database, *, account_id: str, id_: str, prefix: str, key_hash: bytes, role: str
+) -> bool:
+    """A new key, of which the hash alone is stored; False when there is no such account."""
+    result = await database.execute(
+        """
+        INSERT INTO api_keys (account_id, id, prefix, key_hash, role)
+        SELECT accounts.id, $2, $3, $4, $5 FROM accounts WHERE accounts.id = $1
+        """,
+        account_id,
+        id_,
+        prefix,
+        key_hash,
+        role,
+    )
+    return result == "INSERT 0 1"
+
+
+async def list_keys(database: Database) -> Sequence[Mapping[str, Any]]:
+    """All keys of all accounts, without what could be used of them."""
+    return await database.fetch(
+        """
+        SELECT api_keys.id, account_id, accounts.name AS account, role, prefix,
+               api_keys.created_at, revoked_at
+          FROM api_keys JOIN accounts ON accounts.id = account_id
+         ORDER BY account_id, api_keys.id
+        """
+    )
+
+
+async def revoke_key(database: Database, id_: str) -> bool:
+    """End a key; False when there is none of that id, or it was revoked before."""
+    result = await database.execute(
+        "UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL", id_
+    )
+    return result == "UPDATE 1"

@@ -1,0 +1,156 @@
+"""`./florin verify` finds whatever breaks a rule, and nothing where none is broken."""
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any
+
+import pytest
+
+from cli.verify import examine
+from services.processor.gateways.base import Declined
+from services.processor.handler import PaymentHandler
+from shared.db import Database
+from tests.integration.test_notify import subscribe
+from tests.integration.test_settle import (
+    Gateway,
+    accept,
+    gateway,
+    handler,
+    message,
+    publisher,
+    settler,
+)
+from tests.system import ROOT, Urls
+
+__all__ = ["gateway", "handler", "publisher", "settler"]  # fixtures
+
+
+@pytest.fixture
+async def filled(empty: Database, handler: PaymentHandler, gateway: Gateway) -> Database:
+    """Settled payments in two currencies, one of them failed."""
+    items = await accept(empty, 10) + await accept(empty, 5, currency="JPY")
+    gateway.outcomes[items[3].id] = Declined("card_declined", "No.")
+    await handler.handle(message(items))
+    await empty.execute("ALTER TABLE transfers DISABLE TRIGGER USER")
+    return empty
+
+
+async def broken_rules(database: Database, grace: float = 0) -> set[str]:
+    findings = await examine(database, grace=grace)
+    return {finding.rule for finding in findings if finding.violations}
+
+
+async def test_a_sound_system_breaks_no_rule_and_says_what_was_checked(filled: Database) -> None:
+    findings = await examine(filled, grace=0)
+    assert {finding.invariant for finding in findings} == {1, 2, 3, 4, 5, 6}
+    assert [finding for finding in findings if finding.violations] == []
+    checked = {finding.rule: finding.checked for finding in findings}
+    assert checked["payments = pending + processing + completed + failed, as counted"] == 15
+    assert checked["a completed payment has one transfer of its amount; no other has one"] == 14
+
+
+SOME = "(SELECT min(id) FROM payments WHERE status = 'completed')"
+STRAY_EVENT = f"""
+    INSERT INTO events (account_id, id, type, object_id, body)
+    VALUES ('acct_default', 'evt_x', 'payment.failed', {SOME}, '')"""
+OLD_ENDPOINT = """
+    INSERT INTO webhook_endpoints (account_id, id, url, enabled_events, secret, created_at)
+    VALUES ('acct_default', 'we_x', 'http://x', '{*}', 's', now() - interval '1 day')"""
+STRAY_DELIVERY = """
+    INSERT INTO deliveries (account_id, id, event_id, endpoint_id, attempts)
+    VALUES ('acct_default', 'dlv_x', 'evt_x', 'we_x', 2)"""
+OLD_DELIVERY = """
+    INSERT INTO deliveries (account_id, id, event_id, endpoint_id, created_at)
+    VALUES ('acct_default', 'dlv_x', 'evt_x', 'we_x', now() - interval '1 hour')"""
+OLD_MESSAGE = """
+    INSERT INTO outbox (exchange, routing_key, body, created_at)
+    VALUES ('x', 'x', 'x', now() - interval '1 hour')"""
+
+
+@pytest.mark.parametrize(
+    ("damage", "rule"),
+    [
+        ("DELETE FROM payments WHERE status = 'failed'", "as counted"),
+        ("UPDATE payment_counts SET amount = amount + 1 WHERE payments > 0", "as counted"),
+        (f"DELETE FROM transfers WHERE source_id = {SOME}", "has one transfer"),
+        (f"UPDATE transfers SET amount = 1 WHERE source_id = {SOME}", "has one transfer"),
+        (f"UPDATE transfers SET source_id = 'pay_x' WHERE source_id = {SOME}", "has one transfer"),
+        (f"UPDATE transfers SET currency = 'USD' WHERE source_id = {SOME}", "has one transfer"),
+        (
+            "UPDATE payments SET amount_refunded = 1 WHERE status = 'failed'",
+            "no more is refunded",
+        ),
+        ("UPDATE ledger_accounts SET debits_posted = debits_posted + 1", "sum of its transfers"),
+        ("DELETE FROM ledger_accounts WHERE currency = 'JPY'", "sum of its transfers"),
+        (
+            "UPDATE ledger_accounts SET credits_posted = 0 WHERE currency = 'JPY'",
+            "all debits = all credits",
+        ),
+        (
+            f"DELETE FROM events WHERE object_id = {SOME} AND type = 'payment.completed'",
+            "exactly one event",
+        ),
+        (STRAY_EVENT, "exactly one event"),
+        (OLD_ENDPOINT, "has a delivery for each endpoint"),
+        (STRAY_DELIVERY, "numbered without gaps"),
+        (OLD_DELIVERY, "longest overdue delivery"),
+        (OLD_MESSAGE, "oldest unpublished message"),
+    ],
+)
+async def test_damage_is_found(damage: str, rule: str, filled: Database) -> None:
+    await filled.execute("DELETE FROM outbox")
+    assert await broken_rules(filled) == set()
+    await filled.execute(damage)
+    broken = await broken_rules(filled)
+    assert any(rule in found for found in broken), broken
+
+
+async def test_work_that_waits_too_long_is_found(filled: Database) -> None:
+    await accept(filled, 1)
+    assert await broken_rules(filled) == set()
+    await filled.execute(
+        "UPDATE payments SET created_at = now() - interval '1 hour' WHERE status = 'pending'"
+    )
+    assert await broken_rules(filled) == {"oldest payment without an outcome"}
+
+
+async def test_an_event_has_time_to_find_its_endpoints(filled: Database) -> None:
+    await subscribe(filled, "http://127.0.0.1:1/")
+    await filled.execute("UPDATE webhook_endpoints SET created_at = now() - interval '1 day'")
+    assert "an event has a delivery for each endpoint that was subscribed" in await broken_rules(
+        filled
+    )
+    assert await broken_rules(filled, grace=60) == set()
+
+
+async def run_verify(urls: Urls, *arguments: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli", "verify", "--database-url", urls.database, *arguments,
+        cwd=ROOT,
+        env=os.environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def test_the_command_prints_a_table_and_its_status_says_whether_all_is_well(
+    filled: Database, urls: Urls
+) -> None:
+    status, output = await run_verify(urls)
+    assert (status, "every rule holds" in output) == (0, True), output
+    await filled.execute(f"DELETE FROM transfers WHERE source_id = {SOME}")
+    id_ = await filled.fetchval(f"SELECT {SOME}")
+    status, output = await run_verify(urls)
+    assert status == 1
+    assert id_ in output
+    status, output = await run_verify(urls, "--json")
+    found: dict[str, Any] = json.loads(output)
+    assert (status, found["ok"]) == (1, False)
+    assert [id_, "paid 10050, moved "] in [
+        offending for finding in found["findings"] for offending in finding["offending"]
+    ]
