@@ -58,6 +58,8 @@ async def examine(
 async def verify(url: str, *, as_json: bool, grace: float) -> int:
     """Print what was found; returns the exit status, 1 when a rule is broken."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120
     steps = len(store.CHECKS) + len(store.AGES)
     with Progress(console=console, transient=True, disable=as_json) as progress:
         task = progress.add_task("", total=steps)

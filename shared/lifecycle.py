@@ -12,14 +12,17 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 import uvloop
 
+from shared.config import Settings, load
 from shared.errors import FlorinError, Misconfigured
+from shared.log import configure
 
 log = structlog.get_logger()
+S = TypeVar("S", bound=Settings)
 
 
 class Phase(StrEnum):
@@ -105,8 +108,18 @@ class Lifecycle:
 App = Callable[[Lifecycle], AbstractAsyncContextManager[None]]
 
 
-def run(service: str, app: App) -> None:
-    """Run `app` until it is told to stop, then exit: 0 when it drained, 1 when something failed."""
+def main(service: str, kind: type[S], make_app: Callable[[S], App]) -> None:
+    """Read the settings, run the service until it is told to stop, and exit.
+
+    Status 0 when it drained, 1 when something failed, 2 when a setting or the schema is wrong.
+    """
+    try:
+        settings = load(kind)
+    except Misconfigured as error:
+        print(f"florin {service}: {error}", file=sys.stderr)
+        sys.exit(2)
+    configure(service, settings.log_level)
+    app = make_app(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         sys.exit(runner.run(_live(service, app)))
 

@@ -6,10 +6,9 @@ a message that went out twice finds consumers that do not mind.
 """
 
 import asyncio
-import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 import structlog
@@ -18,8 +17,6 @@ from shared import metrics
 from shared.broker import Outgoing, Publisher
 from shared.db import Database
 from shared.errors import Transient
-from shared.lifecycle import Lifecycle
-from shared.repeat import Repeating
 from shared.store import OutboxRow, delete_published, lock_unpublished
 
 log = structlog.get_logger()
@@ -100,27 +97,3 @@ class OutboxRelay:
             ]
         )
         metrics.PUBLISHED.inc(len(rows))
-
-
-@contextlib.asynccontextmanager
-async def open_relay(
-    database: Database,
-    amqp_url: str,
-    lifecycle: Lifecycle,
-    *,
-    service: str,
-    sweep_interval: float,
-    drain_timeout: float,
-) -> AsyncIterator[tuple[OutboxRelay, Publisher]]:
-    """A relay and its sweeper at work, and the publisher under them; flushed at the end."""
-    publisher = Publisher(amqp_url, name=service)
-    relay = OutboxRelay(database, publisher)
-    sweeper = Repeating("outbox sweeper", relay.sweep, sweep_interval)
-    try:
-        async with (
-            lifecycle.running("outbox relay", relay, drain_timeout),
-            lifecycle.running("outbox sweeper", sweeper, drain_timeout),
-        ):
-            yield relay, publisher
-    finally:
-        await publisher.close()

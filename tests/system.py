@@ -222,3 +222,25 @@ class Load:
             return False
         self.accepted[key] = answer["payment_id"]
         return True
+
+
+async def run_command(*arguments: str, **environment: str) -> tuple[int, str]:
+    """A `./florin` command that is expected to end by itself: its exit status and its words."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "cli",
+        *arguments,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(60):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode is not None
+    return process.returncode, output.decode()

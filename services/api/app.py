@@ -14,10 +14,8 @@ from services.api.gate import make_gate
 from services.api.rate_limit import RateLimiter
 from services.api.routes import operations, payments, webhook_endpoints
 from services.api.server import answer_expectation, listen
-from shared.db import open_database
+from shared.foundation import lay_foundation
 from shared.lifecycle import App, Lifecycle
-from shared.outbox import open_relay
-from shared.schema import require_schema
 
 MOUNTS = ("/api/v1", "/v1")
 
@@ -28,28 +26,12 @@ def make_app(settings: ApiSettings) -> App:
     @contextlib.asynccontextmanager
     async def app(lifecycle: Lifecycle) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            database = await open_database(
-                settings.database_url.get_secret_value(),
-                service="api",
-                size=settings.database_pool,
-                wait=settings.start_timeout,
+            base = await stack.enter_async_context(lay_foundation("api", settings, lifecycle))
+            acceptor = Acceptor(
+                base.database, base.relay, settings.accept_batch, settings.accept_queue
             )
-            stack.push_async_callback(database.close)
-            await require_schema(database)
-
-            relay, publisher = await stack.enter_async_context(
-                open_relay(
-                    database,
-                    settings.amqp_url.get_secret_value(),
-                    lifecycle,
-                    service="api",
-                    sweep_interval=settings.outbox_sweep_interval,
-                    drain_timeout=settings.drain_timeout,
-                )
-            )
-            acceptor = Acceptor(database, relay, settings.accept_batch, settings.accept_queue)
             stack.push_async_callback(acceptor.drain)
-            context = Context(database, acceptor, publisher, lifecycle, time.monotonic())
+            context = Context(base.database, acceptor, base.publisher, lifecycle, time.monotonic())
             await stack.enter_async_context(
                 listen(
                     make_web(settings, context),

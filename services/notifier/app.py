@@ -9,13 +9,11 @@ from services.notifier.handlers import DeliveryHandler, EventHandler
 from services.notifier.sender import open_sender
 from services.notifier.sweeper import Sweeper
 from shared.broker import Consumer
-from shared.db import open_database
 from shared.dead_letters import DeadLetters
+from shared.foundation import lay_foundation
 from shared.lifecycle import App, Lifecycle
-from shared.outbox import open_relay
 from shared.probe import serve_probe
 from shared.repeat import Repeating
-from shared.schema import require_schema
 from shared.topology import NOTIFIER_DEAD, NOTIFIER_DELIVERIES, NOTIFIER_EVENTS
 
 RETRY_GRACE = 5.0
@@ -29,25 +27,7 @@ def make_app(settings: NotifierSettings) -> App:
     async def app(lifecycle: Lifecycle) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             amqp_url = settings.amqp_url.get_secret_value()
-            database = await open_database(
-                settings.database_url.get_secret_value(),
-                service="notifier",
-                size=settings.database_pool,
-                wait=settings.start_timeout,
-            )
-            stack.push_async_callback(database.close)
-            await require_schema(database)
-
-            relay, publisher = await stack.enter_async_context(
-                open_relay(
-                    database,
-                    amqp_url,
-                    lifecycle,
-                    service="notifier",
-                    sweep_interval=settings.outbox_sweep_interval,
-                    drain_timeout=settings.drain_timeout,
-                )
-            )
+            base = await stack.enter_async_context(lay_foundation("notifier", settings, lifecycle))
             sender = await stack.enter_async_context(
                 open_sender(
                     timeout=settings.webhook_timeout,
@@ -56,20 +36,20 @@ def make_app(settings: NotifierSettings) -> App:
                 )
             )
             attempts = Attempts(
-                database=database,
-                relay=relay,
+                database=base.database,
+                relay=base.relay,
                 sender=sender,
                 places=Places(settings.webhook_in_flight, settings.webhook_in_flight_per_endpoint),
                 timeout=settings.webhook_timeout,
                 delays=settings.webhook_retry_delays,
             )
-            dead_letters = DeadLetters(publisher, NOTIFIER_DEAD)
-            events = EventHandler(database, attempts, dead_letters)
+            dead_letters = DeadLetters(base.publisher, NOTIFIER_DEAD)
+            events = EventHandler(base.database, attempts, dead_letters)
             due = DeliveryHandler(
-                database, attempts, publisher, dead_letters, settings.webhook_retry_delays
+                base.database, attempts, base.publisher, dead_letters, settings.webhook_retry_delays
             )
             sweeper = Sweeper(
-                database,
+                base.database,
                 events,
                 attempts,
                 lost_after=settings.lost_after,

@@ -8,13 +8,11 @@ from services.processor.gateways.sandbox import SandboxGateway
 from services.processor.handler import PaymentHandler, Settler
 from services.processor.janitor import Janitor
 from shared.broker import Consumer
-from shared.db import open_database
 from shared.dead_letters import DeadLetters
+from shared.foundation import lay_foundation
 from shared.lifecycle import App, Lifecycle
-from shared.outbox import open_relay
 from shared.probe import serve_probe
 from shared.repeat import Repeating
-from shared.schema import require_schema
 from shared.topology import PROCESSOR_DEAD, PROCESSOR_PAYMENTS
 
 
@@ -25,28 +23,10 @@ def make_app(settings: ProcessorSettings) -> App:
     async def app(lifecycle: Lifecycle) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             amqp_url = settings.amqp_url.get_secret_value()
-            database = await open_database(
-                settings.database_url.get_secret_value(),
-                service="processor",
-                size=settings.database_pool,
-                wait=settings.start_timeout,
-            )
-            stack.push_async_callback(database.close)
-            await require_schema(database)
-
-            relay, publisher = await stack.enter_async_context(
-                open_relay(
-                    database,
-                    amqp_url,
-                    lifecycle,
-                    service="processor",
-                    sweep_interval=settings.outbox_sweep_interval,
-                    drain_timeout=settings.drain_timeout,
-                )
-            )
+            base = await stack.enter_async_context(lay_foundation("processor", settings, lifecycle))
             settler = Settler(
-                database=database,
-                relay=relay,
+                database=base.database,
+                relay=base.relay,
                 gateway=SandboxGateway(
                     latency_min=settings.sandbox_latency_min,
                     latency_max=settings.sandbox_latency_max,
@@ -56,7 +36,7 @@ def make_app(settings: ProcessorSettings) -> App:
                 gateway_concurrency=settings.gateway_concurrency,
                 max_batch=settings.batch,
             )
-            handler = PaymentHandler(settler, DeadLetters(publisher, PROCESSOR_DEAD))
+            handler = PaymentHandler(settler, DeadLetters(base.publisher, PROCESSOR_DEAD))
             consumer = Consumer(
                 amqp_url,
                 PROCESSOR_PAYMENTS,
@@ -66,7 +46,7 @@ def make_app(settings: ProcessorSettings) -> App:
                 prefetch=settings.prefetch,
             )
             janitor = Janitor(
-                database,
+                base.database,
                 settler,
                 amqp_url,
                 lost_after=settings.lost_after,

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from deploy.local.ports import free_port
 from tests.chaos.test_backends_away import Up, running_up
-from tests.system import ROOT, eventually, payment_body, post_payments
+from tests.system import eventually, payment_body, post_payments, run_command
 
 
 def processes_of(data: Path) -> dict[int, str]:
@@ -36,21 +35,7 @@ def is_alive(pid: int) -> bool:
 
 async def run_up(data: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     """`./florin up` that is expected to end by itself."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cli", "up", "--data", str(data), *arguments,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(60):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert process.returncode is not None
-    return process.returncode, output.decode()
+    return await run_command("up", "--data", str(data), *arguments, **environment)
 
 
 NAMES = ("postgres", "epmd", "rabbitmq", "api", "processor", "notifier")

@@ -143,7 +143,7 @@ async def test_a_consumer_that_stops_finishes_what_it_holds(
 async def test_a_handler_that_always_fails_ends_in_the_dead_queue(
     urls: Urls, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.broker.HANDLER_FAILURE_PAUSE", 0.0)
+    monkeypatch.setattr("shared.broker.consumer.HANDLER_FAILURE_PAUSE", 0.0)
     times = 0
 
     async def handle(delivery: Delivery) -> None:
@@ -269,10 +269,10 @@ async def test_what_was_not_confirmed_is_never_taken_for_published(
     letter = Outgoing(topology.DEAD, topology.NOTIFIER_DEAD, b"x")
     await publisher.publish([letter])
     alive.clear()
-    monkeypatch.setattr("shared.broker.CONFIRM_TIMEOUT", 0.3)
+    monkeypatch.setattr("shared.broker.publisher.CONFIRM_TIMEOUT", 0.3)
     first = asyncio.create_task(publisher.publish([letter]))
     await asyncio.sleep(0.2)
-    monkeypatch.setattr("shared.broker.CONFIRM_TIMEOUT", 30.0)
+    monkeypatch.setattr("shared.broker.publisher.CONFIRM_TIMEOUT", 30.0)
     # The first gives up and closes the connection under the second.
     results = await asyncio.gather(first, publisher.publish([letter] * 3), return_exceptions=True)
     assert [type(result) for result in results] == [BrokerUnavailable, BrokerUnavailable]

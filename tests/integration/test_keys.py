@@ -1,9 +1,6 @@
 """Keys: shown once, stored as a hash, and each opens one account."""
 
-import asyncio
-import os
 import re
-import sys
 
 import pytest
 
@@ -14,21 +11,12 @@ from services.api.errors import Problem
 from shared.api_keys import hash_key
 from shared.db import Database
 from shared.errors import Misconfigured
-from tests.system import ROOT, Urls
+from tests.system import Urls, run_command
 
 
 async def keys(urls: Urls, *arguments: str) -> tuple[int, str]:
     """`./florin keys …`."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cli", "keys", *arguments, "--database-url", urls.database,
-        cwd=ROOT,
-        env=os.environ,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode()
+    return await run_command("keys", *arguments, "--database-url", urls.database)
 
 
 def bearer(key: str) -> dict[str, str]:

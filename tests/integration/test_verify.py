@@ -1,9 +1,6 @@
 """`./florin verify` finds whatever breaks a rule, and nothing where none is broken."""
 
-import asyncio
 import json
-import os
-import sys
 from typing import Any
 
 import pytest
@@ -22,7 +19,7 @@ from tests.integration.test_settle import (
     publisher,
     settler,
 )
-from tests.system import ROOT, Urls
+from tests.system import Urls, run_command
 
 __all__ = ["gateway", "handler", "publisher", "settler"]  # fixtures
 
@@ -51,6 +48,7 @@ async def test_a_sound_system_breaks_no_rule_and_says_what_was_checked(filled: D
     assert checked["a completed payment has one transfer of its amount; no other has one"] == 14
 
 
+VERIFY = ("verify", "--database-url")
 SOME = "(SELECT min(id) FROM payments WHERE status = 'completed')"
 STRAY_EVENT = f"""
     INSERT INTO events (account_id, id, type, object_id, body)
@@ -125,30 +123,17 @@ async def test_an_event_has_time_to_find_its_endpoints(filled: Database) -> None
     assert await broken_rules(filled, grace=60) == set()
 
 
-async def run_verify(urls: Urls, *arguments: str) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cli", "verify", "--database-url", urls.database, *arguments,
-        cwd=ROOT,
-        env=os.environ,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode()
-
-
 async def test_the_command_prints_a_table_and_its_status_says_whether_all_is_well(
     filled: Database, urls: Urls
 ) -> None:
-    status, output = await run_verify(urls)
+    status, output = await run_command(*VERIFY, urls.database)
     assert (status, "every rule holds" in output) == (0, True), output
     await filled.execute(f"DELETE FROM transfers WHERE source_id = {SOME}")
     id_ = await filled.fetchval(f"SELECT {SOME}")
-    status, output = await run_verify(urls)
+    status, output = await run_command(*VERIFY, urls.database)
     assert status == 1
     assert id_ in output
-    status, output = await run_verify(urls, "--json")
+    status, output = await run_command(*VERIFY, urls.database, "--json")
     found: dict[str, Any] = json.loads(output)
     assert (status, found["ok"]) == (1, False)
     assert [id_, "paid 10050, moved "] in [

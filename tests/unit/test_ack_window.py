@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.broker import AckWindow
+from shared.broker.acks import AckWindow
 
 
 @given(st.data(), st.integers(1, 30))
