@@ -8,12 +8,14 @@ from aiohttp import web
 
 from services.api.accept import Acceptor
 from services.api.auth import Authenticator
-from services.api.config import ApiSettings
+from services.api.config import ApiSettings, is_loopback
 from services.api.context import CONTEXT, MAX_BODY, Context
 from services.api.gate import make_gate
 from services.api.rate_limit import RateLimiter
-from services.api.routes import operations, payments, webhook_endpoints
+from services.api.routes import balance, events, operations, payments, webhook_endpoints
 from services.api.server import answer_expectation, listen
+from services.api.store import has_keys
+from shared.errors import Misconfigured
 from shared.foundation import lay_foundation
 from shared.lifecycle import App, Lifecycle
 
@@ -27,6 +29,11 @@ def make_app(settings: ApiSettings) -> App:
     async def app(lifecycle: Lifecycle) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             base = await stack.enter_async_context(lay_foundation("api", settings, lifecycle))
+            if not is_loopback(settings.api_host) and not await has_keys(base.database):
+                raise Misconfigured(
+                    f"{settings.api_host} can be reached by others and there is no API key: make"
+                    " one with `./florin keys create`"
+                )
             acceptor = Acceptor(
                 base.database, base.relay, settings.accept_batch, settings.accept_queue
             )
@@ -53,7 +60,7 @@ def make_web(settings: ApiSettings, context: Context) -> web.Application:
     app[CONTEXT] = context
     routes = operations.routes("")
     for mount in MOUNTS:
-        for resource in (operations, payments, webhook_endpoints):
+        for resource in (operations, payments, events, balance, webhook_endpoints):
             routes += resource.routes(mount)
     for route in routes:
         route.kwargs["expect_handler"] = answer_expectation

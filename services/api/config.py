@@ -26,7 +26,7 @@ class ApiSettings(Settings):
 
     @model_validator(mode="after")
     def _local_means_loopback(self) -> "ApiSettings":
-        if self.auth == "local" and not _is_loopback(self.api_host):
+        if self.auth == "local" and not is_loopback(self.api_host):
             raise ValueError(
                 f"FLORIN_AUTH=local would let anybody who reaches {self.api_host} in as the default"
                 " account: bind to 127.0.0.1, or set FLORIN_AUTH=required"
@@ -34,7 +34,8 @@ class ApiSettings(Settings):
         return self
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a server bound to `host` can be reached from this machine alone."""
     if host == "localhost":
         return True
     try:

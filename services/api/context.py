@@ -1,6 +1,7 @@
 """What handlers may use, and how they read a request and write an answer."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -11,7 +12,8 @@ from pydantic import ValidationError
 from services.api import strict_json
 from services.api.accept import Acceptor
 from services.api.errors import Problem, from_validation, invalid
-from services.api.models import Request
+from services.api.models import Page, Request, TimedPage
+from services.api.store import Span
 from services.api.strict_json import InvalidJson
 from shared.broker import Publisher
 from shared.db import Database
@@ -69,18 +71,25 @@ async def read_body(request: web.Request, model: type[M]) -> M:
     return _validate(model, value)
 
 
+_LISTED: Final = re.compile(r"(\w+)\[\d*\]", re.ASCII)
+
+
 def read_query(request: web.Request, model: type[M]) -> M:
     """The query string as `model`. Raises a Problem that names the parameter."""
-    values: dict[str, str] = {}
+    values: dict[str, Any] = {}
     for name, value in request.query.items():
         try:
             strict_json.check_text(name)
             strict_json.check_text(value)
         except InvalidJson as error:
             raise invalid("parameter_invalid", str(error), name.replace("\0", "")) from None
-        if name in values:
+        listed = _LISTED.fullmatch(name)
+        if listed is not None:  # types[]=a or types[0]=a
+            values.setdefault(listed[1], []).append(value)
+        elif name in values:
             raise invalid("parameter_invalid", f"{name} stands twice in the query.", name)
-        values[name] = value
+        else:
+            values[name] = value
     if "starting_after" in values and "ending_before" in values:
         raise invalid(
             "parameter_invalid",
@@ -112,21 +121,26 @@ def path_id(request: web.Request) -> str:
     return raw.replace("\0", "\ufffd")
 
 
-def page(
-    url: str,
-    found: Sequence[T],
-    show: Callable[[T], dict[str, Any]],
-    *,
-    limit: int,
-    backwards: bool,
-) -> web.Response:
-    """A list object from up to `limit + 1` rows, newest first.
+def span_of(query: Page) -> Span:
+    """The rows that a query asks for, and one more, which says whether there are more."""
+    return Span(
+        limit=query.limit + 1,
+        after=query.starting_after,
+        before=query.ending_before,
+        since=query.since if isinstance(query, TimedPage) else None,
+        until=query.until if isinstance(query, TimedPage) else None,
+    )
 
-    The row too many only says that there is more. It is the last going down in time, and the first
-    going up (`backwards`).
+
+def page(
+    url: str, query: Page, found: Sequence[T], show: Callable[[T], dict[str, Any]]
+) -> web.Response:
+    """A list object from the rows of `span_of(query)`, newest first.
+
+    The row too many is the last going down in time, and the first going up.
     """
-    has_more = len(found) > limit
-    rows = found[has_more:] if backwards else found[:limit]
+    has_more = len(found) > query.limit
+    rows = found[has_more:] if query.ending_before is not None else found[: query.limit]
     return answer(
         {"object": "list", "url": url, "has_more": has_more, "data": [show(row) for row in rows]}
     )
@@ -136,4 +150,5 @@ def _validate(model: type[M], values: dict[str, Any]) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise from_validation(error, list(model.model_fields)) from None
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        raise from_validation(error, known) from None

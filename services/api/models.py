@@ -1,6 +1,7 @@
 """What clients may send. These models validate; nothing unknown passes."""
 
 import json
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -53,6 +54,12 @@ def _is_http_url(value: str) -> str:
     return value
 
 
+def _is_event_type(value: str) -> str:
+    if value not in EVENT_TYPES:
+        raise ValueError(f"must be one of {', '.join(EVENT_TYPES)}")
+    return value
+
+
 def _is_known_event(value: str) -> str:
     if value != EVERY_TYPE and value not in EVENT_TYPES:
         raise ValueError(f"must be {EVERY_TYPE} or one of {', '.join(EVENT_TYPES)}")
@@ -64,6 +71,8 @@ Text = Annotated[str, BeforeValidator(_is_text)]
 Id = Annotated[str, Field(min_length=1, max_length=255), BeforeValidator(_is_text)]
 Description = Annotated[str, Field(max_length=1000), BeforeValidator(_is_text)]
 Currency = Annotated[Text, AfterValidator(_is_currency)]
+EventType = Annotated[str, AfterValidator(_is_event_type), BeforeValidator(_is_text)]
+Moment = Annotated[int, Field(ge=0, le=4_102_444_800), BeforeValidator(_is_whole)]
 Limit = Annotated[int, Field(ge=1, le=100), BeforeValidator(_is_whole)]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=40), BeforeValidator(_is_text)]
 MetadataValue = Annotated[str, Field(max_length=500), BeforeValidator(_is_text)]
@@ -89,14 +98,63 @@ class CreatePayment(Request):
     metadata: Metadata = Field(default_factory=dict)
 
 
-class ListPayments(Request):
-    """The query of `GET /payments`."""
+class Page(Request):
+    """Where in a list, newest first, and how much of it."""
 
     limit: Limit = 10
     starting_after: Id | None = None
     ending_before: Id | None = None
+
+
+class TimedPage(Page):
+    """A page of what was made in a span of time, in Unix seconds."""
+
+    created_gt: Moment | None = Field(default=None, alias="created[gt]")
+    created_gte: Moment | None = Field(default=None, alias="created[gte]")
+    created_lt: Moment | None = Field(default=None, alias="created[lt]")
+    created_lte: Moment | None = Field(default=None, alias="created[lte]")
+
+    @property
+    def since(self) -> datetime | None:
+        """The first moment that is asked for."""
+        bounds = [
+            second for second in (self.created_gte, _after(self.created_gt)) if second is not None
+        ]
+        return datetime.fromtimestamp(max(bounds), UTC) if bounds else None
+
+    @property
+    def until(self) -> datetime | None:
+        """The first moment that is no longer asked for."""
+        bounds = [
+            second for second in (_after(self.created_lte), self.created_lt) if second is not None
+        ]
+        return datetime.fromtimestamp(min(bounds), UTC) if bounds else None
+
+
+def _after(second: int | None) -> int | None:
+    """A Unix time names a whole second: what is after it begins with the next."""
+    return None if second is None else second + 1
+
+
+class ListPayments(TimedPage):
+    """The query of `GET /payments`."""
+
     status: PaymentStatus | None = None
     user_id: Id | None = None
+    currency: Currency | None = None
+
+
+class ListEvents(TimedPage):
+    """The query of `GET /events`."""
+
+    type: EventType | None = None
+    types: Annotated[list[EventType], Field(min_length=1, max_length=20)] | None = None
+
+
+class ListBalanceTransactions(TimedPage):
+    """The query of `GET /balance_transactions`."""
+
+    source: Id | None = None
     currency: Currency | None = None
 
 
@@ -109,14 +167,6 @@ class CreateWebhookEndpoint(Request):
     ]
     description: Description | None = None
     metadata: Metadata = Field(default_factory=dict)
-
-
-class ListWebhookEndpoints(Request):
-    """The query of `GET /webhook_endpoints`."""
-
-    limit: Limit = 10
-    starting_after: Id | None = None
-    ending_before: Id | None = None
 
 
 def metadata_text(metadata: dict[str, str]) -> str:

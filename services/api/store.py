@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared.db import Database
+from shared.db import Database, Row
 from shared.messages import CLOSING, PAYMENTS, Item, encode_item, opening
 from shared.payment import COLUMNS, Payment
 from shared.store import OutboxRow
@@ -142,20 +142,37 @@ async def find_payment(database: Database, account_id: str, id_: str) -> Payment
     return Payment.from_row(row) if row else None
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which part of a list: `limit` rows older than the id `after`, or the oldest of those newer
+    than the id `before`, and made from `since` and before `until`."""
+
+    limit: int
+    after: str | None
+    before: str | None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def direction(self) -> str:
+        """How to walk the index so that the first rows found are those wanted."""
+        return "ASC" if self.before is not None else "DESC"
+
+    def newest_first(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """The rows that were found, in the order in which they are shown."""
+        return rows[::-1] if self.before is not None else rows
+
+
 async def list_payments(
     database: Database,
     account_id: str,
+    span: Span,
     *,
-    limit: int,
-    after: str | None,
-    before: str | None,
     status: str | None,
     customer: str | None,
     currency: str | None,
 ) -> list[Payment]:
-    """Up to `limit` payments newest first: those older than `after`, or the oldest of those newer
-    than `before`."""
-    direction = "ASC" if before is not None else "DESC"
+    """A part of an account's payments, newest first."""
     rows = await database.fetch(
         f"""
         SELECT {COLUMNS}
@@ -163,22 +180,154 @@ async def list_payments(
          WHERE account_id = $1
            AND ($2::text IS NULL OR id < $2)
            AND ($3::text IS NULL OR id > $3)
-           AND ($4::text IS NULL OR status = $4)
-           AND ($5::text IS NULL OR customer = $5)
-           AND ($6::text IS NULL OR currency = $6)
-         ORDER BY id {direction}
-         LIMIT $7
-        """,  # noqa: S608 - the direction is one of two constants
+           AND ($4::timestamptz IS NULL OR created_at >= $4)
+           AND ($5::timestamptz IS NULL OR created_at < $5)
+           AND ($6::text IS NULL OR status = $6)
+           AND ($7::text IS NULL OR customer = $7)
+           AND ($8::text IS NULL OR currency = $8)
+         ORDER BY id {span.direction}
+         LIMIT $9
+        """,  # noqa: S608 - constants
         account_id,
-        after,
-        before,
+        span.after,
+        span.before,
+        span.since,
+        span.until,
         status,
         customer,
         currency,
-        limit,
+        span.limit,
     )
-    found = [Payment.from_row(row) for row in rows]
-    return found[::-1] if before is not None else found
+    return [Payment.from_row(row) for row in span.newest_first(rows)]
+
+
+async def list_events(
+    database: Database, account_id: str, span: Span, *, types: Sequence[str] | None
+) -> list[tuple[str, int]]:
+    """A part of an account's events, newest first: (body, deliveries that are not finished)."""
+    rows = await database.fetch(
+        f"""
+        SELECT body, (SELECT count(*) FROM deliveries
+                       WHERE deliveries.account_id = events.account_id
+                         AND deliveries.event_id = events.id
+                         AND deliveries.status IN ('pending', 'retrying')) AS pending
+          FROM events
+         WHERE account_id = $1
+           AND ($2::text IS NULL OR id < $2)
+           AND ($3::text IS NULL OR id > $3)
+           AND ($4::timestamptz IS NULL OR created_at >= $4)
+           AND ($5::timestamptz IS NULL OR created_at < $5)
+           AND ($6::text[] IS NULL OR type = ANY($6))
+         ORDER BY id {span.direction}
+         LIMIT $7
+        """,  # noqa: S608
+        account_id,
+        span.after,
+        span.before,
+        span.since,
+        span.until,
+        types,
+        span.limit,
+    )
+    return [(row["body"], row["pending"]) for row in span.newest_first(rows)]
+
+
+async def find_event(database: Database, account_id: str, id_: str) -> tuple[str, int] | None:
+    """One event of an account: (body, deliveries that are not finished)."""
+    row = await database.fetchrow(
+        """
+        SELECT body, (SELECT count(*) FROM deliveries
+                       WHERE deliveries.account_id = events.account_id
+                         AND deliveries.event_id = events.id
+                         AND deliveries.status IN ('pending', 'retrying')) AS pending
+          FROM events
+         WHERE account_id = $1 AND id = $2
+        """,
+        account_id,
+        id_,
+    )
+    return (row["body"], row["pending"]) if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One row of `transfers`, as the merchant's balance sees it. `amount` is minor units."""
+
+    id: str
+    kind: str
+    source_id: str
+    currency: str
+    amount: int
+    credit: str
+    created_at: datetime
+
+
+_TRANSFER = "id, kind, source_id, currency, amount, credit, created_at"
+
+
+async def list_transfers(
+    database: Database, account_id: str, span: Span, *, source_id: str | None, currency: str | None
+) -> list[Transfer]:
+    """A part of an account's transfers, newest first."""
+    rows = await database.fetch(
+        f"""
+        SELECT {_TRANSFER}
+          FROM transfers
+         WHERE account_id = $1
+           AND ($2::text IS NULL OR id < $2)
+           AND ($3::text IS NULL OR id > $3)
+           AND ($4::timestamptz IS NULL OR created_at >= $4)
+           AND ($5::timestamptz IS NULL OR created_at < $5)
+           AND ($6::text IS NULL OR source_id = $6)
+           AND ($7::text IS NULL OR currency = $7)
+         ORDER BY id {span.direction}
+         LIMIT $8
+        """,  # noqa: S608
+        account_id,
+        span.after,
+        span.before,
+        span.since,
+        span.until,
+        source_id,
+        currency,
+        span.limit,
+    )
+    return [Transfer(**row) for row in span.newest_first(rows)]
+
+
+async def find_transfer(database: Database, account_id: str, id_: str) -> Transfer | None:
+    """One transfer of an account."""
+    row = await database.fetchrow(
+        f"SELECT {_TRANSFER} FROM transfers WHERE account_id = $1 AND id = $2",  # noqa: S608
+        account_id,
+        id_,
+    )
+    return Transfer(**row) if row else None
+
+
+async def find_balances(
+    database: Database, account_id: str
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Minor units by currency: what the ledger holds for the merchant, and what is under way."""
+    rows = await database.fetch(
+        """
+        SELECT 'available' AS part, currency, credits_posted - debits_posted AS amount
+          FROM ledger_accounts
+         WHERE account_id = $1 AND kind = 'merchant_balance'
+         UNION ALL
+        SELECT 'pending', currency, sum(amount)
+          FROM payment_counts
+         WHERE account_id = $1 AND status IN ('pending', 'processing')
+         GROUP BY currency
+        HAVING sum(amount) <> 0
+         ORDER BY part, currency
+        """,
+        account_id,
+    )
+    parts: dict[str, dict[str, int]] = {"available": {}, "pending": {}}
+    for row in rows:
+        parts[row["part"]][row["currency"]] = int(row["amount"])
+    return parts["available"], parts["pending"]
 
 
 async def count_payments(
@@ -275,26 +424,32 @@ async def find_webhook_endpoint(
 
 
 async def list_webhook_endpoints(
-    database: Database, account_id: str, *, limit: int, after: str | None, before: str | None
+    database: Database, account_id: str, span: Span
 ) -> list[WebhookEndpoint]:
-    """Up to `limit` endpoints, newest first, as `list_payments` pages them."""
-    direction = "ASC" if before is not None else "DESC"
+    """A part of an account's endpoints, newest first."""
     rows = await database.fetch(
         f"""
         SELECT {_ENDPOINT} FROM webhook_endpoints
          WHERE account_id = $1 AND deleted_at IS NULL
            AND ($2::text IS NULL OR id < $2)
            AND ($3::text IS NULL OR id > $3)
-         ORDER BY id {direction}
+         ORDER BY id {span.direction}
          LIMIT $4
         """,  # noqa: S608
         account_id,
-        after,
-        before,
-        limit,
+        span.after,
+        span.before,
+        span.limit,
     )
-    found = [WebhookEndpoint(**row) for row in rows]
-    return found[::-1] if before is not None else found
+    return [WebhookEndpoint(**row) for row in span.newest_first(rows)]
+
+
+async def has_keys(database: Database) -> bool:
+    """Whether any key is in force."""
+    found: bool = await database.fetchval(
+        "SELECT EXISTS (SELECT 1 FROM api_keys WHERE revoked_at IS NULL)"
+    )
+    return found
 
 
 async def delete_webhook_endpoint(database: Database, account_id: str, id_: str) -> bool:

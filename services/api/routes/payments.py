@@ -14,6 +14,7 @@ from services.api.context import (
     path_id,
     read_body,
     read_query,
+    span_of,
 )
 from services.api.errors import Problem, invalid, not_found
 from services.api.gate import CALLER, REQUEST_ID
@@ -95,20 +96,12 @@ async def list_(request: web.Request) -> web.Response:
     found = await store.list_payments(
         request.app[CONTEXT].database,
         request[CALLER].account_id,
-        limit=query.limit + 1,
-        after=query.starting_after,
-        before=query.ending_before,
+        span_of(query),
         status=query.status,
         customer=query.user_id,
         currency=query.currency,
     )
-    return page(
-        "/v1/payments",
-        found,
-        payment_object,
-        limit=query.limit,
-        backwards=query.ending_before is not None,
-    )
+    return page("/v1/payments", query, found, payment_object)
 
 
 async def stats(request: web.Request) -> web.Response:

@@ -8,10 +8,10 @@ from typing import Any
 from aiohttp import web
 
 from services.api import store
-from services.api.context import CONTEXT, answer, page, path_id, read_body, read_query
+from services.api.context import CONTEXT, answer, page, path_id, read_body, read_query, span_of
 from services.api.errors import not_found
 from services.api.gate import CALLER
-from services.api.models import CreateWebhookEndpoint, ListWebhookEndpoints, metadata_text
+from services.api.models import CreateWebhookEndpoint, Page, metadata_text
 from shared.ids import new_id
 
 SECRET_BYTES = 32
@@ -62,21 +62,11 @@ async def retrieve(request: web.Request) -> web.Response:
 
 async def list_(request: web.Request) -> web.Response:
     """Endpoints, newest first."""
-    query = read_query(request, ListWebhookEndpoints)
+    query = read_query(request, Page)
     found = await store.list_webhook_endpoints(
-        request.app[CONTEXT].database,
-        request[CALLER].account_id,
-        limit=query.limit + 1,
-        after=query.starting_after,
-        before=query.ending_before,
+        request.app[CONTEXT].database, request[CALLER].account_id, span_of(query)
     )
-    return page(
-        "/v1/webhook_endpoints",
-        found,
-        endpoint_object,
-        limit=query.limit,
-        backwards=query.ending_before is not None,
-    )
+    return page("/v1/webhook_endpoints", query, found, endpoint_object)
 
 
 async def delete(request: web.Request) -> web.Response:
