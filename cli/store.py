@@ -42,7 +42,8 @@ CHECKS: Final = (
           FROM (SELECT account_id, currency, status, count(*) AS n, sum(amount) AS amount
                   FROM payments GROUP BY 1, 2, 3) AS actual
           FULL JOIN (SELECT account_id, currency, status, sum(payments) AS n, sum(amount) AS amount
-                       FROM payment_counts GROUP BY 1, 2, 3 HAVING sum(payments) <> 0) AS told
+                       FROM payment_counts GROUP BY 1, 2, 3
+                     HAVING sum(payments) <> 0 OR sum(amount) <> 0) AS told
          USING (account_id, currency, status)
          WHERE $1::float8 IS NOT NULL
            AND (actual.n IS DISTINCT FROM told.n OR actual.amount IS DISTINCT FROM told.amount)

@@ -180,8 +180,13 @@ class _Up:
         )
 
     def _say(self, line: str) -> None:
-        if not self._options.quiet:
+        if self._options.quiet or self._console.quiet:
+            return
+        try:
             self._console.print(Text(f"  {line}"), soft_wrap=True)
+        except (OSError, SystemExit):
+            # The terminal, or who read our pipe, is gone. What runs must still be stopped.
+            self._console.quiet = True
 
     def _shown(self) -> Live:
         """The states of all processes while they start: a live table, or lines where there is no

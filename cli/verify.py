@@ -16,8 +16,8 @@ from rich.text import Text
 from cli import store
 from shared.db import Database, open_database
 
-GRACE: Final = 60.0
-"""Seconds in which an event may still be without its deliveries."""
+GRACE: Final = 300.0
+"""Seconds in which an event may still be without its deliveries: the sweeper looks after 60."""
 SHOWN: Final = 20
 
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
@@ -53,6 +54,7 @@ class Lifecycle:
         self._ending = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
+        self._drained_by: float | None = None
 
     def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `work` in the background until the service ends; its death ends the service."""
@@ -63,14 +65,18 @@ class Lifecycle:
 
     @contextlib.asynccontextmanager
     async def running(self, name: str, work: Stoppable, timeout: float) -> AsyncIterator[None]:
-        """Run `work` in the background during the block, then let it finish what it holds, for at
-        most `timeout` seconds."""
+        """Run `work` in the background during the block, then let it finish what it holds.
+
+        Everything together has `timeout` seconds, counted from the first that is asked to stop.
+        """
         task = self.spawn(name, work.run())
         yield
+        now = time.monotonic()
+        self._drained_by = self._drained_by or now + timeout
         work.stop()
-        done, _ = await asyncio.wait({task}, timeout=timeout)
+        done, _ = await asyncio.wait({task}, timeout=max(0.0, self._drained_by - now))
         if not done:
-            log.warning("not_finished_in_time", task=name, seconds=timeout)
+            log.warning("not_finished_in_time", task=name)
             task.cancel()
             await asyncio.wait({task}, timeout=1)
 

@@ -7,7 +7,7 @@ at all, without harm.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shared.errors import Malformed
@@ -21,11 +21,12 @@ DELIVERIES: Final = "deliveries"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Item:
-    """A reference to one row. Ordered by its key, so that every batch locks in one order."""
+    """A reference to one row. Equal and ordered by its key alone, so that two messages about one
+    row are one item of a batch, and every batch locks in one order."""
 
     account_id: str
     id: str
-    request_id: str | None = None
+    request_id: str | None = field(default=None, compare=False)
 
 
 def encode_item(item: Item) -> str:
@@ -74,9 +75,9 @@ def decode(body: bytes, expected: str) -> list[Item]:
 def _item(position: int, raw: Any) -> Item:
     if not isinstance(raw, dict):
         raise Malformed(f"items[{position}] is not an object")
-    for field in ("id", "account_id"):
-        if not _is_text(raw.get(field)):
-            raise Malformed(f"items[{position}].{field} is not a text that Postgres can hold")
+    for name in ("id", "account_id"):
+        if not _is_text(raw.get(name)):
+            raise Malformed(f"items[{position}].{name} is not a text that Postgres can hold")
     request_id = raw.get("request_id")
     if request_id is not None and not _is_text(request_id):
         raise Malformed(f"items[{position}].request_id is not a text that Postgres can hold")

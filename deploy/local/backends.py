@@ -50,8 +50,10 @@ class Backends:
 
     async def stop(self) -> None:
         """Stop both, in order."""
-        await asyncio.gather(self.rabbitmq.stop(), self.postgres.stop())
-        await self.epmd.stop()
+        try:
+            await asyncio.gather(self.rabbitmq.stop(), self.postgres.stop())
+        finally:
+            await self.epmd.stop()
 
     async def _start_postgres(self) -> None:
         self.postgres.state = "preparing"

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -72,8 +73,11 @@ class Record:
 
     def _write(self, known: Mapping[str, Mapping[str, int]]) -> None:
         draft = self._path.with_suffix(".new")
-        draft.write_text(json.dumps(known))
-        draft.replace(self._path)
+        # A full disk must not keep a process from being watched; it then could not be found when
+        # orphaned, which is the lesser evil.
+        with contextlib.suppress(OSError):
+            draft.write_text(json.dumps(known))
+            draft.replace(self._path)
 
 
 def started_at(pid: int) -> int:
@@ -139,8 +143,7 @@ class Child:
 
 async def start(command: Command, record: Record, log_file: Path) -> Child:
     """Start `command` in a session of its own, so that a terminal's Ctrl-C does not reach it."""
-    if log_file.exists() and log_file.stat().st_size > LOG_LIMIT:
-        log_file.replace(log_file.with_suffix(".log.old"))
+    trim(log_file)
     with log_file.open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             *command.arguments,
@@ -154,6 +157,17 @@ async def start(command: Command, record: Record, log_file: Path) -> Child:
         )
     record.add(command.name, process.pid, command.stop_signal)
     return Child(command, process)
+
+
+def trim(log_file: Path, limit: int = LOG_LIMIT) -> None:
+    """Keep a log that has grown beyond `limit` bytes as `.log.old`, and begin it anew.
+
+    Whoever writes to it goes on: it was opened for appending.
+    """
+    with contextlib.suppress(OSError):
+        if log_file.stat().st_size > limit:
+            shutil.copyfile(log_file, log_file.with_suffix(".log.old"))
+            os.truncate(log_file, 0)
 
 
 def tail(log_file: Path, lines: int = 12) -> str:

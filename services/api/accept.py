@@ -109,7 +109,7 @@ def _as_payment(new: NewPayment, created_at: datetime) -> Payment:
 
 
 def fingerprint(
-    *, amount: int, currency: str, customer: str, description: str | None, metadata: str
+    *, amount: int, currency: str, customer: str | None, description: str | None, metadata: str
 ) -> bytes:
     """What makes two requests the same: the meaning of their parameters, not their spelling."""
     meaning = json.dumps([amount, currency, customer, description, metadata])

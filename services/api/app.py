@@ -12,7 +12,7 @@ from services.api.config import ApiSettings, is_loopback
 from services.api.context import CONTEXT, MAX_BODY, Context
 from services.api.gate import make_gate
 from services.api.rate_limit import RateLimiter
-from services.api.routes import balance, events, operations, payments, webhook_endpoints
+from services.api.routes import balance, charges, events, operations, payments, webhook_endpoints
 from services.api.server import answer_expectation, listen
 from services.api.store import has_keys
 from shared.errors import Misconfigured
@@ -60,7 +60,7 @@ def make_web(settings: ApiSettings, context: Context) -> web.Application:
     app[CONTEXT] = context
     routes = operations.routes("")
     for mount in MOUNTS:
-        for resource in (operations, payments, events, balance, webhook_endpoints):
+        for resource in (operations, payments, charges, events, balance, webhook_endpoints):
             routes += resource.routes(mount)
     for route in routes:
         route.kwargs["expect_handler"] = answer_expectation

@@ -9,9 +9,10 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 from pydantic import ValidationError
 
-from services.api import strict_json
+from services.api import form, strict_json
 from services.api.accept import Acceptor
 from services.api.errors import Problem, from_validation, invalid
+from services.api.form import InvalidForm
 from services.api.models import Page, Request, TimedPage
 from services.api.store import Span
 from services.api.strict_json import InvalidJson
@@ -20,6 +21,7 @@ from shared.db import Database
 from shared.lifecycle import Lifecycle
 
 MAX_BODY: Final = 1024 * 1024
+_JSON: Final = "application/json"
 M = TypeVar("M", bound=Request)
 T = TypeVar("T")
 
@@ -51,20 +53,27 @@ def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) 
 
 
 async def read_body(request: web.Request, model: type[M]) -> M:
-    """The request's JSON body as `model`. Raises a Problem that names the parameter."""
+    """The request's body, JSON or a form, as `model`. Raises a Problem that names the parameter."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise invalid("encoding_unsupported", "Send the body without Content-Encoding.", None, 415)
+    body = await request.read()
     # A body without a Content-Type is taken for what nearly everybody means.
-    if "Content-Type" in request.headers and request.content_type != "application/json":
-        raise invalid(
-            "content_type_unsupported",
-            f"The body is {request.content_type[:80]!r}; send `Content-Type: application/json`.",
-            None,
-            415,
-        )
+    kind = request.content_type if "Content-Type" in request.headers else _JSON
     try:
-        value = strict_json.parse(await request.read())
-    except InvalidJson as error:
+        match kind:
+            case "application/json":
+                value = strict_json.parse(body)
+            case "application/x-www-form-urlencoded":
+                value = form.parse(body)
+                strict_json.check_texts(value)
+            case _:
+                raise invalid(
+                    "content_type_unsupported",
+                    f"The body is {kind[:80]!r}; send `Content-Type: application/json`.",
+                    None,
+                    415,
+                )
+    except (InvalidJson, InvalidForm) as error:
         raise invalid("body_invalid", str(error)) from None
     if not isinstance(value, dict):
         raise invalid("body_invalid", "The body must be a JSON object.")

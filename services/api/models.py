@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from services.api.strict_json import JsonNumber
 from shared.event_types import EVENT_TYPES, EVERY_TYPE
-from shared.money import decimals_of
+from shared.money import MAX_MINOR, decimals_of
 from shared.states import PaymentStatus
 
 
@@ -98,6 +99,24 @@ class CreatePayment(Request):
     metadata: Metadata = Field(default_factory=dict)
 
 
+class ChargeStatus(StrEnum):
+    """What Stripe's clients know of a payment's state."""
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class CreateCharge(Request):
+    """`POST /charges`: amounts in minor units."""
+
+    amount: Annotated[int, Field(ge=1, le=MAX_MINOR), BeforeValidator(_is_whole)]
+    currency: Currency
+    customer: Id | None = None
+    description: Description | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
 class Page(Request):
     """Where in a list, newest first, and how much of it."""
 
@@ -141,6 +160,14 @@ class ListPayments(TimedPage):
 
     status: PaymentStatus | None = None
     user_id: Id | None = None
+    currency: Currency | None = None
+
+
+class ListCharges(TimedPage):
+    """The query of `GET /charges`."""
+
+    status: ChargeStatus | None = None
+    customer: Id | None = None
     currency: Currency | None = None
 
 

@@ -20,7 +20,7 @@ class NewPayment:
     id: str
     amount: int
     currency: str
-    customer: str
+    customer: str | None
     description: str | None
     metadata: str
     idempotency_scope: str | None
@@ -168,7 +168,7 @@ async def list_payments(
     account_id: str,
     span: Span,
     *,
-    status: str | None,
+    statuses: Sequence[str] | None,
     customer: str | None,
     currency: str | None,
 ) -> list[Payment]:
@@ -182,7 +182,7 @@ async def list_payments(
            AND ($3::text IS NULL OR id > $3)
            AND ($4::timestamptz IS NULL OR created_at >= $4)
            AND ($5::timestamptz IS NULL OR created_at < $5)
-           AND ($6::text IS NULL OR status = $6)
+           AND ($6::text[] IS NULL OR status = ANY($6))
            AND ($7::text IS NULL OR customer = $7)
            AND ($8::text IS NULL OR currency = $8)
          ORDER BY id {span.direction}
@@ -193,7 +193,7 @@ async def list_payments(
         span.before,
         span.since,
         span.until,
-        status,
+        statuses,
         customer,
         currency,
         span.limit,
@@ -293,6 +293,22 @@ async def list_transfers(
         span.limit,
     )
     return [Transfer(**row) for row in span.newest_first(rows)]
+
+
+async def find_transfers_of(
+    database: Database, account_id: str, payment_ids: Sequence[str]
+) -> dict[str, str]:
+    """The ids of the transfers that payments made, by the payment's id."""
+    rows = await database.fetch(
+        """
+        SELECT source_id, id
+          FROM transfers
+         WHERE account_id = $1 AND kind = 'payment' AND source_id = ANY($2::text[])
+        """,
+        account_id,
+        payment_ids,
+    )
+    return {row["source_id"]: row["id"] for row in rows}
 
 
 async def find_transfer(database: Database, account_id: str, id_: str) -> Transfer | None:

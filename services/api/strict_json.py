@@ -41,7 +41,7 @@ def parse(body: bytes) -> Any:
         ) from None
     except RecursionError:
         raise InvalidJson(_TOO_DEEP) from None
-    _check_texts(value, 0)
+    check_texts(value)
     return value
 
 
@@ -61,7 +61,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _check_texts(value: Any, depth: int) -> None:
+def check_texts(value: Any, depth: int = 0) -> None:
+    """Raise InvalidJson for a text anywhere in `value` that no Postgres column can hold."""
     if depth > MAX_DEPTH:
         raise InvalidJson(_TOO_DEEP)
     if isinstance(value, str):
@@ -69,10 +70,10 @@ def _check_texts(value: Any, depth: int) -> None:
     elif isinstance(value, dict):
         for key, inner in value.items():
             check_text(key)
-            _check_texts(inner, depth + 1)
+            check_texts(inner, depth + 1)
     elif isinstance(value, list):
         for inner in value:
-            _check_texts(inner, depth + 1)
+            check_texts(inner, depth + 1)
 
 
 def check_text(text: str) -> None:

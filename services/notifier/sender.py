@@ -47,6 +47,8 @@ class Sender:
         except TimeoutError:
             error = f"no complete answer within {self._timeout:g} s"
         except Exception as fault:
+            if self._session.closed:
+                raise  # we are stopping: that is no outcome, and the lease will run out
             error = _explain(fault)
         return Result(
             started_at=started_at,

@@ -79,7 +79,18 @@ class Consumer:
             ) from None
 
     async def run(self) -> None:
-        """Consume until `stop`, on a new connection whenever the last was lost."""
+        """Consume until `stop`, on a new connection whenever the last was lost.
+
+        Cancelled, it cancels what it holds: nothing of it goes on behind its owner's back.
+        """
+        try:
+            await self._run()
+        finally:
+            for task in self._held:
+                task.cancel()
+            await asyncio.gather(*self._held, return_exceptions=True)
+
+    async def _run(self) -> None:
         failures = 0
         while not self._stopping.is_set():
             try:
@@ -126,8 +137,8 @@ class Consumer:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     for cancel in consumers:
                         await cancel()
-            while self._held and not lost.is_set():
-                await asyncio.wait(self._held, timeout=0.5)
+            while self._held:  # lost or not: what was begun is better finished
+                await asyncio.wait(self._held)
         finally:
             with contextlib.suppress(*FAULTS):
                 async with asyncio.timeout(2):

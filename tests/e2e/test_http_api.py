@@ -153,7 +153,14 @@ async def test_a_body_that_is_not_strict_json_is_refused(
         ("GET", f"{PAYMENTS}/%00%ff", {}, 404, "resource_missing"),
         ("DELETE", PAYMENTS, {}, 405, "method_not_allowed"),
         ("POST", PAYMENTS, {"data": io.BytesIO(b"x" * 1_100_000)}, 413, "body_too_large"),
-        ("POST", PAYMENTS, {"data": {"a": "b"}}, 415, "content_type_unsupported"),
+        (
+            "POST",
+            PAYMENTS,
+            {"data": "a", "headers": {"Content-Type": "text/plain"}},
+            415,
+            "content_type_unsupported",
+        ),
+        ("POST", PAYMENTS, {"data": {"a": "b"}}, 400, "parameter_missing"),
         (
             "POST",
             PAYMENTS,

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from cli.keys import Role, create_key
-from services.api.routes import balance, events, payments, webhook_endpoints
+from services.api.routes import balance, charges, events, payments, webhook_endpoints
 from shared.db import Database
 from tests.conftest import KEY
 from tests.system import System, Urls, eventually, payment_body
@@ -139,6 +139,7 @@ async def test_no_route_shows_anything_of_another_account(
     _, transactions = await get(http, "/v1/balance_transactions")
     own = {
         "payments": paid[0],
+        "charges": paid[0],
         "events": listed["data"][0]["id"],
         "balance_transactions": transactions["data"][0]["id"],
         "webhook_endpoints": endpoint,
@@ -146,7 +147,7 @@ async def test_no_route_shows_anything_of_another_account(
     _, key = await create_key(database, account_id="", new_account="Other", role=Role.SECRET)
     foreign = {"Authorization": f"Bearer {key}"}
     walked = set()
-    for resource in (payments, events, balance, webhook_endpoints):
+    for resource in (payments, charges, events, balance, webhook_endpoints):
         for route in resource.routes("/v1"):
             name = route.path.split("/")[2]
             path = route.path.replace("{id}", own.get(name, ""))
@@ -162,7 +163,7 @@ async def test_no_route_shows_anything_of_another_account(
                 text = str(answer)
                 assert not any(id_ in text for id_ in own.values())
                 assert answer.get("data", []) == []
-    assert len(walked) == 11
+    assert len(walked) == 13
     for name, id_ in own.items():  # and all of it is still there for its owner
         assert (await get(http, f"/v1/{name}/{id_}"))[0] == 200
 

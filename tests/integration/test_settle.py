@@ -127,6 +127,16 @@ async def test_a_message_that_comes_ten_times_at_once_moves_money_once(
     await assert_invariants(empty)
 
 
+async def test_a_copy_that_the_janitor_queued_shares_a_batch_with_the_original(
+    handler: PaymentHandler, empty: Database
+) -> None:
+    items = await accept(empty, 20)
+    originals = [Item(item.account_id, item.id, "req_1") for item in items]
+    await asyncio.gather(handler.handle(message(originals)), handler.handle(message(items)))
+    assert await statuses(empty) == {"completed": 20}
+    await assert_invariants(empty)
+
+
 async def test_many_settlers_on_one_balance_do_not_deadlock(
     empty: Database, publisher: Publisher, gateway: Gateway
 ) -> None:

@@ -50,6 +50,10 @@ async def test_a_sound_system_breaks_no_rule_and_says_what_was_checked(filled: D
 
 VERIFY = ("verify", "--database-url")
 SOME = "(SELECT min(id) FROM payments WHERE status = 'completed')"
+STRAY_COUNT = """
+    INSERT INTO payment_counts (account_id, currency, status, payments, amount)
+    VALUES ('acct_default', 'USD', 'pending', 1, 100),
+           ('acct_default', 'USD', 'pending', -1, -90)"""
 STRAY_EVENT = f"""
     INSERT INTO events (account_id, id, type, object_id, body)
     VALUES ('acct_default', 'evt_x', 'payment.failed', {SOME}, '')"""
@@ -72,6 +76,7 @@ OLD_MESSAGE = """
     [
         ("DELETE FROM payments WHERE status = 'failed'", "as counted"),
         ("UPDATE payment_counts SET amount = amount + 1 WHERE payments > 0", "as counted"),
+        (STRAY_COUNT, "as counted"),
         (f"DELETE FROM transfers WHERE source_id = {SOME}", "has one transfer"),
         (f"UPDATE transfers SET amount = 1 WHERE source_id = {SOME}", "has one transfer"),
         (f"UPDATE transfers SET source_id = 'pay_x' WHERE source_id = {SOME}", "has one transfer"),

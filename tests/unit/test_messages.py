@@ -18,7 +18,16 @@ items = st.builds(Item, texts, texts, st.none() | texts)
 
 @given(st.lists(items, min_size=1, max_size=5))
 def test_items_survive_the_round_trip(sent: list[Item]) -> None:
-    assert decode(encode(PAYMENTS, sent).encode(), PAYMENTS) == sent
+    received = decode(encode(PAYMENTS, sent).encode(), PAYMENTS)
+    assert received == sent
+    assert [item.request_id for item in received] == [item.request_id for item in sent]
+
+
+def test_two_messages_about_one_row_are_one_item() -> None:
+    assert sorted({Item("a", "b", "req_1"), Item("a", "b"), Item("a", "a")}) == [
+        Item("a", "a"),
+        Item("a", "b"),
+    ]
 
 
 @given(st.lists(items, min_size=1, max_size=5))

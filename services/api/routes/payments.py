@@ -5,21 +5,19 @@ from typing import Any
 from aiohttp import web
 
 from services.api import store
-from services.api.accept import IdempotencyMismatch, fingerprint
 from services.api.context import (
     CONTEXT,
     answer,
-    idempotency_key,
     page,
     path_id,
     read_body,
     read_query,
     span_of,
 )
-from services.api.errors import Problem, invalid, not_found
-from services.api.gate import CALLER, REQUEST_ID
-from services.api.models import CreatePayment, ListPayments, metadata_text
-from shared.ids import new_id
+from services.api.errors import invalid, not_found
+from services.api.gate import CALLER
+from services.api.intake import accept_payment, replayed_header
+from services.api.models import CreatePayment, ListPayments
 from shared.money import InvalidMoney, to_major, to_minor
 from shared.payment import payment_object
 from shared.states import PaymentStatus
@@ -34,48 +32,20 @@ async def create(request: web.Request) -> web.Response:
         amount = to_minor(body.amount, body.currency)
     except InvalidMoney as error:
         raise invalid("parameter_invalid", f"Invalid amount: {error}.", "amount") from None
-    key = idempotency_key(request)
-    metadata = metadata_text(body.metadata)
-    new = store.NewPayment(
-        account_id=request[CALLER].account_id,
-        id=new_id("pay"),
+    accepted = await accept_payment(
+        request,
+        scope=SCOPE,
         amount=amount,
         currency=body.currency,
         customer=body.user_id,
         description=body.description,
-        metadata=metadata,
-        idempotency_scope=SCOPE if key else None,
-        idempotency_key=key,
-        request_fingerprint=fingerprint(
-            amount=amount,
-            currency=body.currency,
-            customer=body.user_id,
-            description=body.description,
-            metadata=metadata,
-        )
-        if key
-        else None,
-        request_id=request[REQUEST_ID],
+        metadata=body.metadata,
     )
-    try:
-        accepted = await request.app[CONTEXT].acceptor.accept(new)
-    except IdempotencyMismatch:
-        raise Problem(
-            400,
-            "idempotency_error",
-            "idempotency_key_reused",
-            "This Idempotency-Key was used before with other parameters. Send a new key for a new"
-            " payment, or the first request unchanged.",
-            param="Idempotency-Key",
-        ) from None
     payment = accepted.payment
-    headers = {"Location": f"/api/v1/payments/{payment.id}"}
-    if accepted.replayed:
-        headers["Idempotent-Replayed"] = "true"
     return answer(
         {"payment_id": payment.id, "status": payment.status, "payment": payment_object(payment)},
         status=202,
-        headers=headers,
+        headers={"Location": f"/api/v1/payments/{payment.id}"} | replayed_header(accepted),
     )
 
 
@@ -97,7 +67,7 @@ async def list_(request: web.Request) -> web.Response:
         request.app[CONTEXT].database,
         request[CALLER].account_id,
         span_of(query),
-        status=query.status,
+        statuses=[query.status] if query.status else None,
         customer=query.user_id,
         currency=query.currency,
     )
