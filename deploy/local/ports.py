@@ -23,12 +23,16 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
+# Ports are chosen now and bound later: two choices of one process must not meet.
+_given: Final[set[int]] = set()
+
+
 def free_port(preferred: int | None = None) -> int:
-    """`preferred` when it is free, else some port that is."""
-    if preferred and is_free(preferred):
-        return preferred
-    for _ in range(200):
-        port = random.randrange(_LOWEST, _HIGHEST)  # noqa: S311 - not a secret
-        if is_free(port):
+    """`preferred` when it is free, else some port that is; never one that was given before."""
+    candidates = [preferred] if preferred else []
+    candidates += random.sample(range(_LOWEST, _HIGHEST), 200)
+    for port in candidates:
+        if port not in _given and is_free(port):
+            _given.add(port)
             return port
     raise Misconfigured(f"no free port between {_LOWEST} and {_HIGHEST} on 127.0.0.1")

@@ -15,6 +15,8 @@ EXPECTED = (
     "Idempotent-Replayed: true",
     "at most 2 decimals, as USD has",
     '"object":"list"',
+    '"object":"charge"',
+    '"object":"balance"',
     '"completed_payments"',
     '"uptime_seconds"',
     '"ready":true',
