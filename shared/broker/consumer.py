@@ -110,6 +110,11 @@ class Consumer:
                     pause = exponential(max(failures, 1), base=0.2, cap=5, rand=random())  # noqa: S311
                     async with asyncio.timeout(pause):
                         await self._stopping.wait()
+        await self._finish_held()  # what was begun is better finished, connected or not
+
+    async def _finish_held(self) -> None:
+        while self._held:
+            await asyncio.wait(self._held)
 
     def stop(self) -> None:
         """Ask for no more messages, finish and ack those held, then let `run` return."""
@@ -137,8 +142,8 @@ class Consumer:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     for cancel in consumers:
                         await cancel()
-            while self._held:  # lost or not: what was begun is better finished
-                await asyncio.wait(self._held)
+            if self._stopping.is_set():  # the acks of what is held need this connection
+                await self._finish_held()
         finally:
             with contextlib.suppress(*FAULTS):
                 async with asyncio.timeout(2):

@@ -40,6 +40,21 @@ async def consuming(consumer: Consumer):  # type: ignore[no-untyped-def]
         await task
 
 
+async def delete_queue(url: str, queue: str) -> None:
+    """What an operator may do at any time."""
+    connection = await connect(url, name="operator")
+    try:
+        channel = await connection.channel()
+        await channel.queue_delete(queue)
+    finally:
+        await connection.close()
+
+
+async def is_noticed(consumer: Consumer) -> bool:
+    """Whether the consumer knows that it no longer consumes."""
+    return not consumer.connected
+
+
 async def take_all(url: str, queue: str) -> list[aio_pika.abc.AbstractIncomingMessage]:
     """Empty a queue."""
     connection = await connect(url, name="test")
@@ -230,18 +245,41 @@ async def test_a_consumer_whose_queue_is_deleted_comes_back_with_the_queue(
         return heard == [b"after"]
 
     async with consuming(consumer := Consumer(urls.amqp, PAYMENTS, handle, name="deleted")):
-        connection = await connect(urls.amqp, name="operator")
-        channel = await connection.channel()
-        await channel.queue_delete(PAYMENTS)
-
-        async def is_noticed() -> bool:
-            return not consumer.connected
-
-        await eventually(is_noticed)
-        await connection.close()
+        await delete_queue(urls.amqp, PAYMENTS)
+        await eventually(lambda: is_noticed(consumer))
         await topology.apply(urls.amqp, topology.describe(RETRY_DELAYS))
         await publisher.publish([command(b"after")])
         await eventually(heard_it)
+
+
+async def test_a_slow_handler_does_not_delay_the_next_connection(
+    urls: Urls, publisher: Publisher
+) -> None:
+    heard: list[bytes] = []
+    may_finish = asyncio.Event()
+
+    async def handle(delivery: Delivery) -> None:
+        heard.append(delivery.body)
+        if delivery.body == b"slow":
+            await may_finish.wait()
+
+    async def heard_all() -> bool:
+        return heard == [b"slow", b"after"]
+
+    async def holds_one() -> bool:
+        return heard == [b"slow"]
+
+    async with consuming(consumer := Consumer(urls.amqp, PAYMENTS, handle, name="slow")):
+        try:
+            await publisher.publish([command(b"slow")])
+            await eventually(holds_one)
+            await delete_queue(urls.amqp, PAYMENTS)
+            await eventually(lambda: is_noticed(consumer))
+            await topology.apply(urls.amqp, topology.describe(RETRY_DELAYS))
+            await publisher.publish([command(b"after")])
+            await eventually(heard_all, 10)
+        finally:
+            may_finish.set()
 
 
 async def test_what_was_not_confirmed_is_never_taken_for_published(
