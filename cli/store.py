@@ -41,9 +41,9 @@ CHECKS: Final = (
                       actual.n, actual.amount, told.n, told.amount) AS why
           FROM (SELECT account_id, currency, status, count(*) AS n, sum(amount) AS amount
                   FROM payments GROUP BY 1, 2, 3) AS actual
-          FULL JOIN (SELECT account_id, currency, status, sum(payments) AS n, sum(amount) AS amount
-                       FROM payment_counts GROUP BY 1, 2, 3
-                     HAVING sum(payments) <> 0 OR sum(amount) <> 0) AS told
+          FULL JOIN (SELECT account_id, currency, status, sum(number) AS n, sum(amount) AS amount
+                       FROM counts WHERE object = 'payment' GROUP BY 1, 2, 3
+                     HAVING sum(number) <> 0 OR sum(amount) <> 0) AS told
          USING (account_id, currency, status)
          WHERE $1::float8 IS NOT NULL
            AND (actual.n IS DISTINCT FROM told.n OR actual.amount IS DISTINCT FROM told.amount)
@@ -52,13 +52,61 @@ CHECKS: Final = (
     Check(
         2,
         "a completed payment has one transfer of its amount; no other has one",
-        "SELECT count(*) FROM transfers WHERE $1::float8 IS NOT NULL",
+        "SELECT count(*) FROM transfers WHERE kind = 'payment' AND $1::float8 IS NOT NULL",
         """
         SELECT id, format('paid %s, moved %s', amount, moved) AS why
           FROM (SELECT account_id, id, currency, amount FROM payments
                  WHERE status = 'completed') AS paid
           FULL JOIN (SELECT account_id, source_id AS id, currency, sum(amount) AS moved
-                       FROM transfers WHERE kind = 'payment' GROUP BY 1, 2, 3) AS sent
+                       FROM transfers WHERE kind = 'payment' AND credit = 'merchant_balance'
+                      GROUP BY 1, 2, 3) AS sent
+         USING (account_id, id, currency)
+         WHERE $1::float8 IS NOT NULL AND amount IS DISTINCT FROM moved
+        """,
+    ),
+    Check(
+        1,
+        "refunds = pending + processing + completed + failed, as counted",
+        "SELECT count(*) FROM refunds WHERE $1::float8 IS NOT NULL",
+        """
+        SELECT concat_ws(' ', account_id, currency, status) AS id,
+               format('%s rows of %s are counted as %s of %s',
+                      actual.n, actual.amount, told.n, told.amount) AS why
+          FROM (SELECT account_id, currency, status, count(*) AS n, sum(amount) AS amount
+                  FROM refunds GROUP BY 1, 2, 3) AS actual
+          FULL JOIN (SELECT account_id, currency, status, sum(number) AS n, sum(amount) AS amount
+                       FROM counts WHERE object = 'refund' GROUP BY 1, 2, 3
+                     HAVING sum(number) <> 0 OR sum(amount) <> 0) AS told
+         USING (account_id, currency, status)
+         WHERE $1::float8 IS NOT NULL
+           AND (actual.n IS DISTINCT FROM told.n OR actual.amount IS DISTINCT FROM told.amount)
+        """,
+    ),
+    Check(
+        3,
+        "refunds that did not fail add up to what is refunded of their payment",
+        "SELECT count(*) FROM refunds WHERE $1::float8 IS NOT NULL",
+        """
+        SELECT id, format('refunded %s, refunds of %s', amount_refunded, refunds) AS why
+          FROM (SELECT account_id, id, currency, amount_refunded FROM payments
+                 WHERE amount_refunded > 0) AS reserved
+          FULL JOIN (SELECT account_id, payment_id AS id, currency, sum(amount) AS refunds
+                       FROM refunds WHERE status <> 'failed' GROUP BY 1, 2, 3) AS made
+         USING (account_id, id, currency)
+         WHERE $1::float8 IS NOT NULL AND amount_refunded IS DISTINCT FROM refunds
+        """,
+    ),
+    Check(
+        3,
+        "a completed refund has one transfer of its amount; no other has one",
+        "SELECT count(*) FROM transfers WHERE kind = 'refund' AND $1::float8 IS NOT NULL",
+        """
+        SELECT id, format('refunded %s, moved %s', amount, moved) AS why
+          FROM (SELECT account_id, id, currency, amount FROM refunds
+                 WHERE status = 'completed') AS given
+          FULL JOIN (SELECT account_id, source_id AS id, currency, sum(amount) AS moved
+                       FROM transfers WHERE kind = 'refund' AND debit = 'merchant_balance'
+                      GROUP BY 1, 2, 3) AS sent
          USING (account_id, id, currency)
          WHERE $1::float8 IS NOT NULL AND amount IS DISTINCT FROM moved
         """,
@@ -112,14 +160,20 @@ CHECKS: Final = (
         "an outcome has exactly one event that says so",
         """
         SELECT count(*) FROM events
-         WHERE type IN ('payment.completed', 'payment.failed') AND $1::float8 IS NOT NULL
+         WHERE type = ANY(ARRAY['payment.completed', 'payment.failed', 'refund.completed',
+                                'refund.failed'])
+           AND $1::float8 IS NOT NULL
         """,
         """
         SELECT id, format('%s is told as %s', outcome.type, told.type) AS why
           FROM (SELECT account_id, id, 'payment.' || status AS type FROM payments
+                 WHERE status IN ('completed', 'failed')
+                 UNION ALL
+                SELECT account_id, id, 'refund.' || status FROM refunds
                  WHERE status IN ('completed', 'failed')) AS outcome
           FULL JOIN (SELECT account_id, object_id AS id, string_agg(type, ' ') AS type FROM events
-                      WHERE type IN ('payment.completed', 'payment.failed')
+                      WHERE type = ANY(ARRAY['payment.completed', 'payment.failed',
+                                             'refund.completed', 'refund.failed'])
                       GROUP BY 1, 2) AS told
          USING (account_id, id)
          WHERE $1::float8 IS NOT NULL AND outcome.type IS DISTINCT FROM told.type
@@ -130,16 +184,16 @@ CHECKS: Final = (
         "an event has a delivery for each endpoint that was subscribed",
         "SELECT count(*) FROM deliveries WHERE $1::float8 IS NOT NULL",
         """
-        SELECT events.id, format('nothing to %s', endpoint.id) AS why
+        SELECT events.id, format('nothing to %s', subscription.endpoint_id) AS why
           FROM events
-          JOIN webhook_endpoints AS endpoint
-            ON endpoint.account_id = events.account_id
-           AND endpoint.created_at <= events.created_at
-           AND (endpoint.deleted_at IS NULL OR endpoint.deleted_at > events.created_at)
-           AND endpoint.enabled_events && ARRAY['*', type]
+          JOIN webhook_subscriptions AS subscription
+            ON subscription.account_id = events.account_id
+           AND subscription.since <= events.created_at
+           AND (subscription.until IS NULL OR subscription.until > events.created_at)
+           AND subscription.enabled_events && ARRAY['*', type]
           LEFT JOIN deliveries
             ON deliveries.account_id = events.account_id AND deliveries.event_id = events.id
-           AND deliveries.endpoint_id = endpoint.id
+           AND deliveries.endpoint_id = subscription.endpoint_id
          WHERE deliveries.id IS NULL
            AND events.created_at <= now() - make_interval(secs => $1)
         """,
@@ -171,11 +225,23 @@ AGES: Final = (
         """,
     ),
     Age(
+        "oldest refund without an outcome",
+        300.0,
+        """
+        SELECT extract(epoch FROM now() - created_at)::float8 AS age, id FROM refunds
+         WHERE status IN ('pending', 'processing') AND unknown_since IS NULL
+         ORDER BY created_at LIMIT 1
+        """,
+    ),
+    Age(
         "oldest unknown outcome",
         86_400.0,
         """
-        SELECT extract(epoch FROM now() - unknown_since)::float8 AS age, id FROM payments
-         WHERE unknown_since IS NOT NULL ORDER BY unknown_since LIMIT 1
+        SELECT extract(epoch FROM now() - unknown_since)::float8 AS age, id
+          FROM (SELECT id, unknown_since FROM payments WHERE unknown_since IS NOT NULL
+                 UNION ALL
+                SELECT id, unknown_since FROM refunds WHERE unknown_since IS NOT NULL) AS unknown
+         ORDER BY unknown_since LIMIT 1
         """,
     ),
     Age(

@@ -1,6 +1,7 @@
 """An event: the exact bytes that are stored, signed and sent."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,7 +22,7 @@ class Event:
 
 
 def make_event(
-    account_id: str, type_: str, object_id: str, subject: dict[str, Any], now: datetime
+    account_id: str, type_: str, object_id: str, subject: Mapping[str, Any], now: datetime
 ) -> Event:
     """An event about `subject`, an object as the API shows it, that happened at `now`."""
     id_ = new_id("evt")

@@ -5,6 +5,14 @@ from typing import Final
 PAYMENT_PROCESSING: Final = "payment.processing"
 PAYMENT_COMPLETED: Final = "payment.completed"
 PAYMENT_FAILED: Final = "payment.failed"
+REFUND_COMPLETED: Final = "refund.completed"
+REFUND_FAILED: Final = "refund.failed"
 
-EVENT_TYPES: Final = (PAYMENT_PROCESSING, PAYMENT_COMPLETED, PAYMENT_FAILED)
+EVENT_TYPES: Final = (
+    PAYMENT_PROCESSING,
+    PAYMENT_COMPLETED,
+    PAYMENT_FAILED,
+    REFUND_COMPLETED,
+    REFUND_FAILED,
+)
 EVERY_TYPE: Final = "*"

@@ -8,6 +8,7 @@ moment share a page of the index. The remaining 62 bits are random.
 
 import os
 import time
+from datetime import datetime
 from typing import Final
 
 _RAND_MASK: Final = (1 << 62) - 1
@@ -25,3 +26,8 @@ def uuid7_hex(now_ns: int, rand: int) -> str:
 def new_id(prefix: str) -> str:
     """A fresh id, such as `pay_0193e5c8b1f27a3c9d0e4f5a6b7c8d9e`."""
     return f"{prefix}_{uuid7_hex(time.time_ns(), int.from_bytes(os.urandom(8), 'big'))}"
+
+
+def id_at(prefix: str, moment: datetime) -> str:
+    """Where an id of `prefix` that is made at `moment` sorts: no id made before it comes after."""
+    return f"{prefix}_{max(0, int(moment.timestamp() * 1000)):012x}"

@@ -15,6 +15,7 @@ from shared.errors import Malformed
 VERSION: Final = 1
 
 PAYMENTS: Final = "payments"
+REFUNDS: Final = "refunds"
 EVENTS: Final = "events"
 DELIVERIES: Final = "deliveries"
 

@@ -9,11 +9,16 @@ PAYMENTS_ACCEPTED: Final = Counter(
     "Payments committed, by whether the request was a repeat.",
     ["replayed"],
 )
-PAYMENTS_SETTLED: Final = Counter(
-    "florin_payments_settled_total", "Payments that reached an outcome.", ["outcome"]
+SETTLED: Final = Counter(
+    "florin_settled_total", "Payments and refunds that reached an outcome.", ["kind", "outcome"]
 )
-PAYMENTS_UNKNOWN: Final = Counter(
-    "florin_payments_unknown_total", "Times the gateway gave no answer in time."
+REFUNDS_ACCEPTED: Final = Counter(
+    "florin_refunds_accepted_total",
+    "Refunds committed, by whether the request was a repeat.",
+    ["replayed"],
+)
+UNKNOWN: Final = Counter(
+    "florin_unknown_total", "Times the gateway gave no answer in time.", ["kind"]
 )
 WEBHOOK_ATTEMPTS: Final = Counter(
     "florin_webhook_attempts_total", "Attempts at delivering a webhook, by outcome.", ["outcome"]

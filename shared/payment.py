@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from shared.money import to_major
 from shared.states import PaymentStatus
@@ -58,7 +58,29 @@ COLUMNS = """account_id, id, amount, currency, customer, description, metadata::
     failure_message, unknown_since, request_fingerprint, request_id, processed_at"""
 
 
-def payment_object(payment: Payment) -> dict[str, Any]:
+class PaymentObject(TypedDict):
+    """The public form of a payment. Amounts are decimals of the currency, and minor units; times
+    are RFC 3339."""
+
+    id: str
+    object: Literal["payment"]
+    user_id: str | None
+    amount: str
+    amount_minor: int
+    currency: str
+    status: PaymentStatus
+    description: str | None
+    metadata: dict[str, str]
+    amount_refunded: str
+    amount_refunded_minor: int
+    failure_code: str | None
+    failure_message: str | None
+    created_at: str
+    updated_at: str
+    processed_at: str | None
+
+
+def payment_object(payment: Payment) -> PaymentObject:
     """The public form of a payment: amounts as exact decimals and as minor units."""
     currency = payment.currency
     return {

@@ -18,6 +18,15 @@ class PaymentStatus(StrEnum):
     FAILED = "failed"
 
 
+class RefundStatus(StrEnum):
+    """What the world may know about a refund."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
 class DeliveryStatus(StrEnum):
     """What became of telling one endpoint about one event."""
 
@@ -36,6 +45,15 @@ PAYMENT_MOVES: Final[Mapping[PaymentStatus, frozenset[PaymentStatus]]] = Mapping
     }
 )
 
+REFUND_MOVES: Final[Mapping[RefundStatus, frozenset[RefundStatus]]] = MappingProxyType(
+    {
+        RefundStatus.PENDING: frozenset({RefundStatus.PROCESSING}),
+        RefundStatus.PROCESSING: frozenset({RefundStatus.COMPLETED, RefundStatus.FAILED}),
+        RefundStatus.COMPLETED: frozenset(),
+        RefundStatus.FAILED: frozenset(),
+    }
+)
+
 DELIVERY_MOVES: Final[Mapping[DeliveryStatus, frozenset[DeliveryStatus]]] = MappingProxyType(
     {
         DeliveryStatus.PENDING: frozenset(
@@ -49,7 +67,7 @@ DELIVERY_MOVES: Final[Mapping[DeliveryStatus, frozenset[DeliveryStatus]]] = Mapp
     }
 )
 
-S = TypeVar("S", PaymentStatus, DeliveryStatus)
+S = TypeVar("S", PaymentStatus, RefundStatus, DeliveryStatus)
 
 
 def sources(moves: Mapping[S, frozenset[S]], target: S) -> list[S]:

@@ -69,8 +69,9 @@ async def empty(database: Database) -> Database:
     await database.execute("ALTER TABLE transfers DISABLE TRIGGER USER")
     await database.execute(
         """
-        TRUNCATE payments, payment_counts, ledger_accounts, transfers, events, outbox,
-                 webhook_endpoints, deliveries, delivery_attempts, sweep_marks
+        TRUNCATE payments, refunds, counts, ledger_accounts, transfers, events, outbox,
+                 webhook_endpoints, webhook_subscriptions, deliveries, delivery_attempts,
+                 request_answers, sweep_marks
         """
     )
     await database.execute("ALTER TABLE transfers ENABLE TRIGGER USER")

@@ -12,7 +12,8 @@ from typing import Final
 
 import structlog
 
-from services.api.store import NewPayment, find_accepted, insert_payments
+from services.api.recent import Recent
+from services.api.store.payments import NewPayment, find_accepted, insert_payments
 from shared import metrics
 from shared.batcher import Batcher
 from shared.db import Database
@@ -25,6 +26,10 @@ log = structlog.get_logger()
 
 LOST_ANSWER_RETRY: Final = 2.0
 """Seconds in which a commit whose answer was lost is asked for again before the client is."""
+REMEMBERED: Final = 10_000
+"""Keys whose payments are kept in memory."""
+REMEMBERED_METADATA: Final = 1024
+"""Characters; a payment with more is asked for again."""
 
 
 class IdempotencyMismatch(Exception):  # noqa: N818 - an answer
@@ -48,6 +53,9 @@ class Acceptor:
     max_batch: int
     max_waiting: int
     _batcher: Batcher[NewPayment, Payment] = field(init=False)
+    _recent: Recent[tuple[str, str | None, str], Payment] = field(
+        init=False, default_factory=lambda: Recent(REMEMBERED)
+    )
 
     def __post_init__(self) -> None:
         self._batcher = Batcher(
@@ -60,12 +68,18 @@ class Acceptor:
         Raises IdempotencyMismatch; Saturated when too many wait; Transient when Postgres is away,
         in which case the payment may or may not exist and only its key can tell.
         """
-        payment = await self._batcher.submit(new)
+        key = new.idempotency_key
+        place = (new.account_id, new.idempotency_scope, key) if key is not None else None
+        payment = self._recent.get(place) if place is not None else None
+        if payment is None:
+            payment = (await self._batcher.submit(new)).as_created()
+            if place is not None and len(payment.metadata) <= REMEMBERED_METADATA:
+                self._recent.put(place, payment)
         replayed = payment.id != new.id
         if replayed and payment.request_fingerprint != new.request_fingerprint:
             raise IdempotencyMismatch
         metrics.PAYMENTS_ACCEPTED.labels(str(replayed).lower()).inc()
-        return Accepted(payment.as_created(), replayed)
+        return Accepted(payment, replayed)
 
     async def drain(self) -> None:
         """Return when every commit under way is done."""

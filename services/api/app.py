@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from typing import Final
 
 from aiohttp import web
 
@@ -10,16 +11,20 @@ from services.api.accept import Acceptor
 from services.api.auth import Authenticator
 from services.api.config import ApiSettings, is_loopback
 from services.api.context import CONTEXT, MAX_BODY, Context
-from services.api.gate import make_gate
+from services.api.gate import MOUNTS, make_gate
+from services.api.once import forget_old_answers
 from services.api.rate_limit import RateLimiter
-from services.api.routes import balance, charges, events, operations, payments, webhook_endpoints
+from services.api.reserve import Reserver
+from services.api.routes import OPERATIONS, PROBES
 from services.api.server import answer_expectation, listen
-from services.api.store import has_keys
+from services.api.store.keys import has_keys
 from shared.errors import Misconfigured
 from shared.foundation import lay_foundation
 from shared.lifecycle import App, Lifecycle
+from shared.repeat import Repeating
 
-MOUNTS = ("/api/v1", "/v1")
+REAP_INTERVAL: Final = 60.0
+"""Seconds between looks for answers that need no longer be kept."""
 
 
 def make_app(settings: ApiSettings) -> App:
@@ -37,8 +42,22 @@ def make_app(settings: ApiSettings) -> App:
             acceptor = Acceptor(
                 base.database, base.relay, settings.accept_batch, settings.accept_queue
             )
+            reserver = Reserver(
+                base.database, base.relay, settings.accept_batch, settings.accept_queue
+            )
             stack.push_async_callback(acceptor.drain)
-            context = Context(base.database, acceptor, base.publisher, lifecycle, time.monotonic())
+            stack.push_async_callback(reserver.drain)
+            context = Context(
+                base.database, acceptor, reserver, base.publisher, lifecycle, time.monotonic()
+            )
+            reaper = Repeating(
+                "answers reaper",
+                lambda: forget_old_answers(base.database, settings.idempotency_retention),
+                REAP_INTERVAL,
+            )
+            await stack.enter_async_context(
+                lifecycle.running("answers reaper", reaper, settings.drain_timeout)
+            )
             await stack.enter_async_context(
                 listen(
                     make_web(settings, context),
@@ -58,11 +77,12 @@ def make_web(settings: ApiSettings, context: Context) -> web.Application:
     limiter = RateLimiter(settings.rate_limit, settings.rate_burst)
     app = web.Application(middlewares=[make_gate(authenticator, limiter)], client_max_size=MAX_BODY)
     app[CONTEXT] = context
-    routes = operations.routes("")
-    for mount in MOUNTS:
-        for resource in (operations, payments, charges, events, balance, webhook_endpoints):
-            routes += resource.routes(mount)
-    for route in routes:
-        route.kwargs["expect_handler"] = answer_expectation
-    app.add_routes(routes)
+    for mount, operations in (("", PROBES), *((mount, PROBES + OPERATIONS) for mount in MOUNTS)):
+        for operation in operations:
+            app.router.add_route(
+                operation.method,
+                mount + operation.path,
+                operation.handler,
+                expect_handler=answer_expectation,
+            )
     return app

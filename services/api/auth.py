@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from services.api.errors import Problem
-from services.api.store import find_keys
+from services.api.store.keys import find_keys
 from shared.api_keys import matches, prefix_of
 from shared.db import Database
 from shared.schema import DEFAULT_ACCOUNT

@@ -24,6 +24,9 @@ class ApiSettings(Settings):
     accept_queue: int = Field(default=2000, ge=1)
     """Payments waiting for a commit; beyond it the answer is 503."""
 
+    idempotency_retention: float = Field(default=86_400.0, ge=86_400)
+    """Seconds for which a key brings its answer back, where no payment or refund keeps it."""
+
     @model_validator(mode="after")
     def _local_means_loopback(self) -> "ApiSettings":
         if self.auth == "local" and not is_loopback(self.api_host):

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -14,7 +14,8 @@ from services.api.accept import Acceptor
 from services.api.errors import Problem, from_validation, invalid
 from services.api.form import InvalidForm
 from services.api.models import Page, Request, TimedPage
-from services.api.store import Span
+from services.api.reserve import Reserver
+from services.api.store.pages import Span
 from services.api.strict_json import InvalidJson
 from shared.broker import Publisher
 from shared.db import Database
@@ -32,6 +33,7 @@ class Context:
 
     database: Database
     acceptor: Acceptor
+    reserver: Reserver
     publisher: Publisher
     lifecycle: Lifecycle
     started_at: float
@@ -41,15 +43,23 @@ class Context:
 CONTEXT: Final = web.AppKey("context", Context)
 
 
-def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """A JSON response."""
+def as_text(body: Any) -> str:
+    """The JSON text of an answer."""
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+
+
+def answer_text(
+    text: str, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """A JSON response that is text already. The line ends: people read these in terminals."""
     return web.Response(
-        status=status,
-        # The line ends: people read these in terminals.
-        text=json.dumps(body, ensure_ascii=False, separators=(",", ":")) + "\n",
-        content_type="application/json",
-        headers=headers,
+        status=status, text=text + "\n", content_type="application/json", headers=headers
     )
+
+
+def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON response."""
+    return answer_text(as_text(body), status, headers)
 
 
 async def read_body(request: web.Request, model: type[M]) -> M:
@@ -142,7 +152,7 @@ def span_of(query: Page) -> Span:
 
 
 def page(
-    url: str, query: Page, found: Sequence[T], show: Callable[[T], dict[str, Any]]
+    url: str, query: Page, found: Sequence[T], show: Callable[[T], Mapping[str, Any]]
 ) -> web.Response:
     """A list object from the rows of `span_of(query)`, newest first.
 

@@ -43,6 +43,18 @@ def not_found(kind: str, id_: str) -> Problem:
     return invalid("resource_missing", f"No such {kind}: {id_[:80]!r}.", "id", 404)
 
 
+def key_reused() -> Problem:
+    """The Idempotency-Key stands for another request."""
+    return Problem(
+        400,
+        "idempotency_error",
+        "idempotency_key_reused",
+        "This Idempotency-Key was used before with other parameters. Send a new key for a new"
+        " request, or the first request unchanged.",
+        param="Idempotency-Key",
+    )
+
+
 def unavailable(message: str, retry_after: int) -> Problem:
     """Not now: the request may be repeated, unchanged, after `retry_after` seconds."""
     return Problem(

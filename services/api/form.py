@@ -1,8 +1,8 @@
 """Form bodies with nested brackets, as Stripe's SDKs send them. Pure.
 
-`metadata[order]=7&enabled_events[0]=a&enabled_events[1]=b` is
-`{"metadata": {"order": "7"}, "enabled_events": ["a", "b"]}`. Every value is text; the models decide
-what it means.
+`metadata[order]=7&enabled_events[0]=a&enabled_events[]=b` is
+`{"metadata": {"order": "7"}, "enabled_events": {"0": "a", "1": "b"}}`. A form cannot say whether 0
+is a name or a place, and every value is text; the models decide what is meant.
 """
 
 import re
@@ -20,10 +20,7 @@ class InvalidForm(ValueError):  # noqa: N818 - an answer to a person
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The fields of an application/x-www-form-urlencoded body. Raises InvalidForm.
-
-    Objects whose names are 0, 1, 2, … or empty are lists; an index says only which come together.
-    """
+    """The fields of an application/x-www-form-urlencoded body. Raises InvalidForm."""
     try:
         pairs = parse_qsl(
             body.decode("utf-8"),
@@ -41,7 +38,7 @@ def parse(body: bytes) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, value in pairs:
         _insert(tree, name, value)
-    return {name: _with_lists(inner) for name, inner in tree.items()}
+    return tree
 
 
 def _insert(tree: dict[str, Any], name: str, value: str) -> None:
@@ -59,12 +56,3 @@ def _insert(tree: dict[str, Any], name: str, value: str) -> None:
     if last in tree:
         raise InvalidForm(f"The field {name[:80]!r} stands twice.")
     tree[last] = value
-
-
-def _with_lists(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    inner = {name: _with_lists(found) for name, found in value.items()}
-    if all(name.isascii() and name.isdecimal() for name in inner):
-        return [found for _, found in sorted(inner.items(), key=lambda item: int(item[0]))]
-    return inner

@@ -23,8 +23,14 @@ log = structlog.get_logger()
 
 CALLER: Final = web.RequestKey("caller", Caller)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+MOUNTS: Final = ("/api/v1", "/v1")
+"""Where the same resources are found: at ours, and where Stripe's clients look."""
 OPEN_PATHS: Final = frozenset(
-    f"{mount}/{name}" for mount in ("", "/api/v1", "/v1") for name in ("health", "ready", "metrics")
+    [
+        *(f"{m}/{name}" for m in ("", *MOUNTS) for name in ("health", "ready", "metrics")),
+        "/openapi.json",
+        "/docs",
+    ]
 )
 """Paths without a key and without a limit."""
 

@@ -4,10 +4,10 @@ from aiohttp import web
 
 from services.api.accept import Accepted, IdempotencyMismatch, fingerprint
 from services.api.context import CONTEXT, idempotency_key
-from services.api.errors import Problem
+from services.api.errors import key_reused
 from services.api.gate import CALLER, REQUEST_ID
 from services.api.models import metadata_text
-from services.api.store import NewPayment
+from services.api.store.payments import NewPayment
 from shared.ids import new_id
 
 
@@ -52,14 +52,7 @@ async def accept_payment(
     try:
         return await request.app[CONTEXT].acceptor.accept(new)
     except IdempotencyMismatch:
-        raise Problem(
-            400,
-            "idempotency_error",
-            "idempotency_key_reused",
-            "This Idempotency-Key was used before with other parameters. Send a new key for a new"
-            " payment, or the first request unchanged.",
-            param="Idempotency-Key",
-        ) from None
+        raise key_reused() from None
 
 
 def replayed_header(accepted: Accepted) -> dict[str, str]:

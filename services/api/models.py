@@ -3,10 +3,17 @@
 import json
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
 
 from services.api.strict_json import JsonNumber
 from shared.event_types import EVENT_TYPES, EVERY_TYPE
@@ -40,6 +47,32 @@ def _is_whole(value: Any) -> int:
     return int(value)
 
 
+def _is_minor_units(value: Any) -> int:
+    if not isinstance(value, str) or not value.isascii() or not value.isdecimal():
+        raise ValueError("must be a whole number of minor units, such as 1000 for 10.00 USD")
+    if len(value) > 19:
+        raise ValueError(f"must be at most {MAX_MINOR}")
+    return int(value)
+
+
+def _listed(value: Any) -> Any:
+    """A form's `a[0]=x&a[1]=y` or `a[]=x`: places, not names."""
+    if isinstance(value, dict) and all(n.isascii() and n.isdecimal() for n in value):
+        return [found for _, found in sorted(value.items(), key=lambda item: int(item[0]))]
+    return value
+
+
+def _is_flag(value: Any) -> Any:
+    if isinstance(value, str) and not isinstance(value, JsonNumber) and value in _FLAGS:
+        return _FLAGS[value]
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")  # noqa: TRY004 - pydantic wants ValueError
+    return value
+
+
+_FLAGS = {"true": True, "false": False}
+
+
 def _is_http_url(value: str) -> str:
     try:
         parts = urlsplit(value)
@@ -68,11 +101,47 @@ def _is_known_event(value: str) -> str:
 
 
 # The constraint stands next to the type, so that its message speaks of characters.
+T = TypeVar("T")
+Listed = Annotated[list[T], BeforeValidator(_listed)]
+Flag = Annotated[bool, BeforeValidator(_is_flag)]
 Text = Annotated[str, BeforeValidator(_is_text)]
 Id = Annotated[str, Field(min_length=1, max_length=255), BeforeValidator(_is_text)]
 Description = Annotated[str, Field(max_length=1000), BeforeValidator(_is_text)]
-Currency = Annotated[Text, AfterValidator(_is_currency)]
-EventType = Annotated[str, AfterValidator(_is_event_type), BeforeValidator(_is_text)]
+Currency = Annotated[
+    Text,
+    AfterValidator(_is_currency),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "ISO 4217, upper or lower case",
+            "minLength": 3,
+            "maxLength": 3,
+            "examples": ["THB"],
+        }
+    ),
+]
+MajorUnits = Annotated[
+    str,
+    BeforeValidator(_is_number_or_text),
+    WithJsonSchema(
+        {
+            "type": ["number", "string"],
+            "description": "Major units, exact, as a number or a string: 100.50",
+            "examples": ["100.50"],
+        }
+    ),
+]
+MinorUnits = Annotated[
+    int,
+    Field(ge=1, le=MAX_MINOR, description="Minor units: 1000 is 10.00 USD"),
+    BeforeValidator(_is_minor_units),
+]
+EventType = Annotated[
+    str,
+    AfterValidator(_is_event_type),
+    BeforeValidator(_is_text),
+    WithJsonSchema({"type": "string", "enum": list(EVENT_TYPES)}),
+]
 Moment = Annotated[int, Field(ge=0, le=4_102_444_800), BeforeValidator(_is_whole)]
 Limit = Annotated[int, Field(ge=1, le=100), BeforeValidator(_is_whole)]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=40), BeforeValidator(_is_text)]
@@ -92,8 +161,14 @@ class Request(BaseModel):
 class CreatePayment(Request):
     """`POST /payments`: amounts in major units."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"user_id": "user123", "amount": 100.50, "currency": "THB"}]
+        }
+    )
+
     user_id: Id
-    amount: Annotated[str, BeforeValidator(_is_number_or_text)]
+    amount: MajorUnits
     currency: Currency
     description: Description | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -110,11 +185,50 @@ class ChargeStatus(StrEnum):
 class CreateCharge(Request):
     """`POST /charges`: amounts in minor units."""
 
-    amount: Annotated[int, Field(ge=1, le=MAX_MINOR), BeforeValidator(_is_whole)]
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"amount": 1000, "currency": "usd", "customer": "cust_123"}]
+        }
+    )
+
+    amount: MinorUnits
     currency: Currency
     customer: Id | None = None
     description: Description | None = None
     metadata: Metadata = Field(default_factory=dict)
+    expand: Listed[Literal["balance_transaction"]] = Field(default_factory=list)
+
+
+class CreateRefund(Request):
+    """`POST /refunds`: of the payment that `charge`, `payment_id` or `transaction_id` names;
+    of all that is left of it when no amount is given."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"charge": "pay_0193e5c8b1f27a3c9d0e4f5a6b7c8d9e", "amount": 300},
+                {"transaction_id": "pay_0193e5c8b1f27a3c9d0e4f5a6b7c8d9e"},
+            ]
+        }
+    )
+
+    charge: Id | None = None
+    payment_id: Id | None = None
+    transaction_id: Id | None = None
+    amount: MinorUnits | None = None
+    reason: Description | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    expand: Listed[Literal["balance_transaction", "charge"]] = Field(default_factory=list)
+
+    @property
+    def payments(self) -> dict[str, str]:
+        """The payments that are named, by the parameter that names each."""
+        named = {
+            "charge": self.charge,
+            "payment_id": self.payment_id,
+            "transaction_id": self.transaction_id,
+        }
+        return {name: id_ for name, id_ in named.items() if id_ is not None}
 
 
 class Page(Request):
@@ -155,6 +269,22 @@ def _after(second: int | None) -> int | None:
     return None if second is None else second + 1
 
 
+class Retrieve(Request):
+    """The query of a request for one object that has nothing to expand."""
+
+
+class RetrieveCharge(Request):
+    """The query of `GET /charges/{id}`."""
+
+    expand: Listed[Literal["balance_transaction"]] = Field(default_factory=list)
+
+
+class RetrieveRefund(Request):
+    """The query of `GET /refunds/{id}`."""
+
+    expand: Listed[Literal["balance_transaction", "charge"]] = Field(default_factory=list)
+
+
 class ListPayments(TimedPage):
     """The query of `GET /payments`."""
 
@@ -169,13 +299,23 @@ class ListCharges(TimedPage):
     status: ChargeStatus | None = None
     customer: Id | None = None
     currency: Currency | None = None
+    expand: Listed[Literal["data.balance_transaction"]] = Field(default_factory=list)
+
+
+class ListRefunds(TimedPage):
+    """The query of `GET /refunds`."""
+
+    status: ChargeStatus | None = None
+    charge: Id | None = None
+    payment_id: Id | None = None
+    expand: Listed[Literal["data.balance_transaction", "data.charge"]] = Field(default_factory=list)
 
 
 class ListEvents(TimedPage):
     """The query of `GET /events`."""
 
     type: EventType | None = None
-    types: Annotated[list[EventType], Field(min_length=1, max_length=20)] | None = None
+    types: Annotated[Listed[EventType], Field(min_length=1, max_length=20)] | None = None
 
 
 class ListBalanceTransactions(TimedPage):
@@ -183,17 +323,49 @@ class ListBalanceTransactions(TimedPage):
 
     source: Id | None = None
     currency: Currency | None = None
+    type: Literal["charge", "refund"] | None = None
+
+
+EnabledEvents = Annotated[
+    list[
+        Annotated[
+            Text,
+            AfterValidator(_is_known_event),
+            WithJsonSchema({"type": "string", "enum": [EVERY_TYPE, *EVENT_TYPES]}),
+        ]
+    ],
+    Field(min_length=1, max_length=100),
+    BeforeValidator(_listed),
+]
 
 
 class CreateWebhookEndpoint(Request):
     """`POST /webhook_endpoints`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"url": "https://example.com/hook", "enabled_events": ["*"]}]
+        }
+    )
+
     url: Url
-    enabled_events: Annotated[
-        list[Annotated[Text, AfterValidator(_is_known_event)]], Field(min_length=1, max_length=100)
-    ]
+    enabled_events: EnabledEvents
     description: Description | None = None
     metadata: Metadata = Field(default_factory=dict)
+
+
+class UpdateWebhookEndpoint(Request):
+    """`POST /webhook_endpoints/{id}`: what is given changes, and metadata is merged, where an empty
+    value removes its key."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"enabled_events": ["payment.completed"]}]}
+    )
+
+    url: Url | None = None
+    enabled_events: EnabledEvents | None = None
+    description: Description | None = None
+    metadata: Metadata | None = None
 
 
 def metadata_text(metadata: dict[str, str]) -> str:

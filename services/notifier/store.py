@@ -50,17 +50,16 @@ class Finished:
 # happened. The id is made from those of the event and the endpoint, so that making it again is
 # making the same.
 _CALLED_FOR = """
-    SELECT events.account_id, events.id AS event_id, webhook_endpoints.id AS endpoint_id,
+    SELECT events.account_id, events.id AS event_id, endpoint_id,
            events.created_at,
            'dlv_' || substr(events.id, 5, 16)
-                  || substr(md5(events.id || webhook_endpoints.id), 1, 16) AS id
+                  || substr(md5(events.id || endpoint_id), 1, 16) AS id
       FROM {events} AS events
-      JOIN webhook_endpoints
-        ON webhook_endpoints.account_id = events.account_id
-       AND webhook_endpoints.created_at <= events.created_at
-       AND (webhook_endpoints.deleted_at IS NULL
-            OR webhook_endpoints.deleted_at > events.created_at)
-       AND webhook_endpoints.enabled_events && ARRAY['*', events.type]
+      JOIN webhook_subscriptions AS subscription
+        ON subscription.account_id = events.account_id
+       AND subscription.since <= events.created_at
+       AND (subscription.until IS NULL OR subscription.until > events.created_at)
+       AND subscription.enabled_events && ARRAY['*', events.type]
 """
 
 
@@ -227,7 +226,12 @@ async def record_attempts(database: Database, finished: Sequence[Finished]) -> l
                AND deliveries.status = ANY($14::text[])
                AND deliveries.attempts = input.number
                AND deliveries.lease_until IS NOT NULL
-            RETURNING deliveries.status, input.id, rung, headers, item
+            RETURNING deliveries.account_id, deliveries.status, input.id, rung, headers, item
+        ), counted AS (
+            INSERT INTO counts (account_id, object, currency, status, number, amount)
+            SELECT account_id, 'webhook', '', status, count(*), 0
+              FROM moved
+             GROUP BY account_id, status
         ), queued AS (
             INSERT INTO outbox (exchange, routing_key, body, headers)
             SELECT $15, rung, $16 || string_agg(item, ',') || $17, NULL

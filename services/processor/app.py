@@ -1,19 +1,39 @@
 """The processor's wiring: everything it needs is built here, and closed in reverse order."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
 
 from services.processor.config import ProcessorSettings
 from services.processor.gateways.sandbox import SandboxGateway
-from services.processor.handler import PaymentHandler, Settler
+from services.processor.handler import EnvelopeHandler
 from services.processor.janitor import Janitor
+from services.processor.settlement import S
+from services.processor.settler import Asking, Settler
+from services.processor.store.counts import fold_counts
+from services.processor.work import PAYMENT_WORK, REFUND_WORK, Work
 from shared.broker import Consumer
 from shared.dead_letters import DeadLetters
-from shared.foundation import lay_foundation
+from shared.foundation import Foundation, lay_foundation
 from shared.lifecycle import App, Lifecycle
 from shared.probe import serve_probe
 from shared.repeat import Repeating
-from shared.topology import PROCESSOR_DEAD, PROCESSOR_PAYMENTS
+from shared.topology import PROCESSOR_DEAD
+
+FOLD_ABOVE: Final = 50
+"""Changes of one count that are kept before they are replaced by their sum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """All that runs for one kind of work."""
+
+    name: str
+    consumer: Consumer
+    clean: Callable[[], Awaitable[None]]
 
 
 def make_app(settings: ProcessorSettings) -> App:
@@ -22,53 +42,67 @@ def make_app(settings: ProcessorSettings) -> App:
     @contextlib.asynccontextmanager
     async def app(lifecycle: Lifecycle) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            amqp_url = settings.amqp_url.get_secret_value()
             base = await stack.enter_async_context(lay_foundation("processor", settings, lifecycle))
-            settler = Settler(
-                database=base.database,
-                relay=base.relay,
-                gateway=SandboxGateway(
+            asking = Asking(
+                SandboxGateway(
                     latency_min=settings.sandbox_latency_min,
                     latency_max=settings.sandbox_latency_max,
                     failure_rate=settings.sandbox_failure_rate,
                 ),
-                gateway_timeout=settings.gateway_timeout,
-                gateway_concurrency=settings.gateway_concurrency,
-                max_batch=settings.batch,
+                settings.gateway_timeout,
+                asyncio.Semaphore(settings.gateway_concurrency),
             )
-            handler = PaymentHandler(settler, DeadLetters(base.publisher, PROCESSOR_DEAD))
-            consumer = Consumer(
-                amqp_url,
-                PROCESSOR_PAYMENTS,
-                handler.handle,
-                name="processor",
-                channels=settings.consumers,
-                prefetch=settings.prefetch,
-            )
-            janitor = Janitor(
-                base.database,
-                settler,
-                amqp_url,
-                lost_after=settings.lost_after,
-                ask_again_min=settings.ask_again_min,
-                ask_again_max=settings.ask_again_max,
-            )
+            lines = [
+                _line(PAYMENT_WORK, settings.consumers, settings, base, asking),
+                _line(REFUND_WORK, settings.refund_consumers, settings, base, asking),
+            ]
             await stack.enter_async_context(
                 serve_probe(
                     settings.probe_host,
                     settings.probe_port,
                     lifecycle,
-                    lambda: {"consuming": consumer.connected},
+                    lambda: {"consuming": all(line.consumer.connected for line in lines)},
                 )
             )
-            for name, work in (
-                ("janitor", Repeating("janitor", janitor.clean, settings.janitor_interval)),
-                ("payments consumer", consumer),
-            ):
-                await stack.enter_async_context(
-                    lifecycle.running(name, work, settings.drain_timeout)
-                )
-            await consumer.wait_connected(settings.start_timeout)
+            fold = functools.partial(fold_counts, base.database, more_than=FOLD_ABOVE)
+            folding = Repeating("counts", fold, settings.janitor_interval)
+            await stack.enter_async_context(
+                lifecycle.running("counts", folding, settings.drain_timeout)
+            )
+            for line in lines:
+                cleaning = Repeating("janitor", line.clean, settings.janitor_interval)
+                for name, task in (("janitor", cleaning), ("consumer", line.consumer)):
+                    await stack.enter_async_context(
+                        lifecycle.running(f"{line.name} {name}", task, settings.drain_timeout)
+                    )
+            for line in lines:
+                await line.consumer.wait_connected(settings.start_timeout)
             yield
 
     return app
+
+
+def _line(
+    work: Work[S], consumers: int, settings: ProcessorSettings, base: Foundation, asking: Asking
+) -> Line:
+    """The line for one kind of work; its consumer and its janitor share a settler."""
+    amqp_url = settings.amqp_url.get_secret_value()
+    settler = Settler(work, base.database, base.relay, asking, settings.batch)
+    handler = EnvelopeHandler(settler, DeadLetters(base.publisher, PROCESSOR_DEAD))
+    consumer = Consumer(
+        amqp_url,
+        work.queue,
+        handler.handle,
+        name="processor",
+        channels=consumers,
+        prefetch=settings.prefetch,
+    )
+    janitor = Janitor(
+        base.database,
+        settler,
+        amqp_url,
+        lost_after=settings.lost_after,
+        ask_again_min=settings.ask_again_min,
+        ask_again_max=settings.ask_again_max,
+    )
+    return Line(work.table, consumer, janitor.clean)

@@ -10,6 +10,8 @@ class ProcessorSettings(Settings):
 
     consumers: int = Field(default=10, ge=1, le=200)
     """Consumers of processor.payments, each on its own channel."""
+    refund_consumers: int = Field(default=4, ge=1, le=200)
+    """Consumers of processor.refunds, likewise."""
     prefetch: int = Field(default=10, ge=1, le=1000)
     """Envelopes that each consumer may hold."""
     batch: int = Field(default=500, ge=1, le=5000)

@@ -1,38 +1,36 @@
-"""What no message brings: outcomes that stay unknown, work that the broker lost, grown counts.
+"""What no message brings: outcomes that stay unknown, and work that the broker lost.
 
 Every task is done once; whoever built the janitor repeats it.
 """
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Generic
 
 import structlog
 
-from services.processor import store
-from services.processor.gateways.base import Outcome
-from services.processor.handler import Settler
-from services.processor.settlement import to_charge
+from services.processor.settlement import S
+from services.processor.settler import Settler
+from services.processor.store.unsettled import find_unknown, queue_lost
+from services.processor.work import Work
 from shared.broker import queue_depth
 from shared.db import Database
-from shared.payment import Payment
-from shared.topology import PROCESSOR_PAYMENTS
+from shared.messages import Item
 
 log = structlog.get_logger()
 
 AT_ONCE: Final = 200
-FOLD_ABOVE: Final = 50
 BACKLOG_PATIENCE: Final = 10
-"""How many times longer an open payment may wait while the queue has messages."""
+"""How many times longer open work may wait while the queue has messages."""
 
 
-class Janitor:
-    """The processor's background work."""
+class Janitor(Generic[S]):
+    """The background work on payments, or on refunds."""
 
     def __init__(
         self,
         database: Database,
-        settler: Settler,
+        settler: Settler[S],
         amqp_url: str,
         *,
         lost_after: float,
@@ -40,7 +38,8 @@ class Janitor:
         ask_again_max: float,
     ) -> None:
         self._database = database
-        self._settler = settler
+        self._settler: Settler[S] = settler
+        self._work: Work[S] = settler.work
         self._amqp_url = amqp_url
         self._lost_after = lost_after
         self._ask_again_min = ask_again_min
@@ -50,49 +49,44 @@ class Janitor:
         """Do every task once."""
         await self.ask_again_once(datetime.now(UTC))
         await self.queue_lost_once()
-        await store.fold_counts(self._database, more_than=FOLD_ABOVE)
 
     async def ask_again_once(self, now: datetime) -> int:
         """Ask the gateway about unknown outcomes that are due at `now`; returns how many."""
-        due = await store.find_unknown(
+        due = await find_unknown(
             self._database,
+            self._work.table,
             now=now,
             shortest=self._ask_again_min,
             longest=self._ask_again_max,
             limit=AT_ONCE,
         )
         results = await asyncio.gather(
-            *(self._ask_again(payment) for payment in due), return_exceptions=True
+            *(self._ask_again(item) for item in due), return_exceptions=True
         )
-        for payment, result in zip(due, results, strict=True):
+        for item, result in zip(due, results, strict=True):
             match result:
                 case Exception():  # one bad row must not keep the others from being asked about
-                    log.error("unknown_not_settled", payment_id=payment.id, exc_info=result)
+                    log.error("unknown_not_settled", id=item.id, exc_info=result)
                 case BaseException():
                     raise result
         return len(due)
 
     async def queue_lost_once(self) -> list[str]:
-        """Queue again what the broker lost; returns the ids of those payments."""
-        # While messages wait, they explain most open payments; not one that is much older.
-        waiting = await queue_depth(self._amqp_url, PROCESSOR_PAYMENTS)
-        lost = await store.queue_lost_payments(
+        """Queue again what the broker lost; returns the ids."""
+        # While messages wait, they explain most open work; not what is much older.
+        waiting = await queue_depth(self._amqp_url, self._work.queue)
+        lost = await queue_lost(
             self._database,
+            self._work.table,
             older_than=self._lost_after * (BACKLOG_PATIENCE if waiting else 1),
             limit=10_000,
         )
         if lost:
-            log.warning("lost_payments_queued_again", count=len(lost), first=lost[0])
+            log.warning(
+                "lost_work_queued_again", kind=self._work.table, count=len(lost), first=lost[0]
+            )
         return lost
 
-    async def _ask_again(self, payment: Payment) -> None:
-        outcome = await self._settler.ask(self._what_became_of(payment))
-        log.info("unknown_asked_again", payment_id=payment.id, outcome=type(outcome).__name__)
-        await self._settler.settle(payment, outcome)
-
-    async def _what_became_of(self, payment: Payment) -> Outcome:
-        """What the gateway says; if it never heard of the payment, it is asked to charge it now,
-        with the key that it was to be charged with then."""
-        gateway = self._settler.gateway
-        answer = await gateway.lookup(payment.id)
-        return answer if answer is not None else await gateway.charge(to_charge(payment))
+    async def _ask_again(self, item: Item) -> None:
+        outcome = await self._settler.ask_again(item)
+        log.info("unknown_asked_again", id=item.id, outcome=type(outcome).__name__)

@@ -1,41 +1,71 @@
-"""What an answer of the gateway means for a payment: pure decisions, no I/O."""
+"""What an answer of the gateway means for a payment or a refund: pure decisions, no I/O."""
 
+import json
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import assert_never
+from typing import Any, Generic, TypeVar, assert_never
 
-from services.processor.gateways.base import Approved, Charge, Declined, Unknown
+from services.processor.gateways.base import Approved, Charge, Declined, Outcome, Unknown
+from services.processor.gateways.base import Refund as RefundQuestion
 from shared.event import Event, make_event
-from shared.event_types import PAYMENT_COMPLETED, PAYMENT_FAILED, PAYMENT_PROCESSING
+from shared.event_types import (
+    PAYMENT_COMPLETED,
+    PAYMENT_FAILED,
+    PAYMENT_PROCESSING,
+    REFUND_COMPLETED,
+    REFUND_FAILED,
+)
 from shared.ids import new_id
-from shared.payment import Payment, payment_object
-from shared.states import PaymentStatus
+from shared.payment import Payment, iso, payment_object
+from shared.refund import Refund, refund_object
+from shared.states import PaymentStatus, RefundStatus
+
+S = TypeVar("S", Payment, Refund)
+"""What is settled."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
-    """The final state of a payment, everything that is written with it, in one commit.
+class Answer:
+    """What the gateway said, to which question, and when."""
 
-    `transfer_id` is given to a completed payment alone: it is what moves the money.
+    outcome: Outcome
+    question: str
+    asked_at: datetime
+    answered_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement(Generic[S]):
+    """The final state of a payment or refund, and all that is written with it, in one commit.
+
+    `transfer_id` is given to a completed one alone: it is what moves the money. `call` is JSON
+    text, the record of the question that settled it.
     """
 
-    payment: Payment
+    subject: S
     event: Event
     transfer_id: str | None
     at: datetime
+    call: str
 
 
 @dataclass(frozen=True, slots=True)
-class StillUnknown:
-    """The gateway did not say: the payment stays `processing` and the janitor asks again."""
+class StillUnknown(Generic[S]):
+    """The gateway did not say: it stays `processing` and the janitor asks again."""
 
-    payment: Payment
+    subject: S
     reason: str
+    call: str
 
 
-def to_charge(payment: Payment) -> Charge:
+def charge_for(payment: Payment) -> Charge:
     """The one question about a payment, the same however often it is asked."""
     return Charge(payment.id, payment.amount, payment.currency, payment.customer)
+
+
+def refund_for(refund: Refund) -> RefundQuestion:
+    """The one question about a refund, the same however often it is asked."""
+    return RefundQuestion(refund.id, refund.amount, refund.currency, refund.payment_reference)
 
 
 def begun(payment: Payment, now: datetime) -> Event:
@@ -46,40 +76,68 @@ def begun(payment: Payment, now: datetime) -> Event:
     )
 
 
-def decide(
-    payment: Payment, outcome: Approved | Declined | Unknown, gateway: str, now: datetime
-) -> Settlement | StillUnknown:
-    """What becomes of a payment in `processing` for which `gateway` answered `outcome`."""
+def decide_payment(
+    payment: Payment, answer: Answer, gateway: str, now: datetime
+) -> Settlement[Payment] | StillUnknown[Payment]:
+    """What becomes of a payment in `processing` that `gateway` was asked about."""
+    changes = _changes(answer.outcome, gateway, now)
+    if changes is None:
+        return StillUnknown(payment, _reason(answer), as_call(answer))
+    completed = isinstance(answer.outcome, Approved)
+    status = PaymentStatus.COMPLETED if completed else PaymentStatus.FAILED
+    final = replace(payment, status=status, **changes)
+    type_ = PAYMENT_COMPLETED if completed else PAYMENT_FAILED
+    event = make_event(final.account_id, type_, final.id, payment_object(final), now)
+    transfer_id = new_id("txn") if completed else None
+    return Settlement(final, event, transfer_id, now, as_call(answer))
+
+
+def decide_refund(
+    refund: Refund, answer: Answer, gateway: str, now: datetime
+) -> Settlement[Refund] | StillUnknown[Refund]:
+    """What becomes of a refund in `processing` that `gateway` was asked about."""
+    changes = _changes(answer.outcome, gateway, now)
+    if changes is None:
+        return StillUnknown(refund, _reason(answer), as_call(answer))
+    completed = isinstance(answer.outcome, Approved)
+    status = RefundStatus.COMPLETED if completed else RefundStatus.FAILED
+    final = replace(refund, status=status, **changes)
+    type_ = REFUND_COMPLETED if completed else REFUND_FAILED
+    transfer_id = new_id("txn") if completed else None
+    event = make_event(final.account_id, type_, final.id, refund_object(final, transfer_id), now)
+    return Settlement(final, event, transfer_id, now, as_call(answer))
+
+
+def _changes(outcome: Outcome, gateway: str, now: datetime) -> dict[str, Any] | None:
+    """What an outcome changes besides the state; None when the gateway did not say."""
+    common = {"gateway": gateway, "unknown_since": None, "updated_at": now, "processed_at": now}
     match outcome:
         case Approved(reference):
-            moved = replace(
-                payment,
-                status=PaymentStatus.COMPLETED,
-                gateway=gateway,
-                gateway_reference=reference,
-                unknown_since=None,
-                updated_at=now,
-                processed_at=now,
-            )
-            return _settled(moved, PAYMENT_COMPLETED, new_id("txn"), now)
+            return common | {"gateway_reference": reference}
         case Declined(code, message):
-            moved = replace(
-                payment,
-                status=PaymentStatus.FAILED,
-                gateway=gateway,
-                failure_code=code,
-                failure_message=message,
-                unknown_since=None,
-                updated_at=now,
-                processed_at=now,
-            )
-            return _settled(moved, PAYMENT_FAILED, None, now)
-        case Unknown(reason):
-            return StillUnknown(payment, reason)
+            return common | {"failure_code": code, "failure_message": message}
+        case Unknown():
+            return None
         case _:
             assert_never(outcome)
 
 
-def _settled(moved: Payment, type_: str, transfer_id: str | None, now: datetime) -> Settlement:
-    event = make_event(moved.account_id, type_, moved.id, payment_object(moved), now)
-    return Settlement(moved, event, transfer_id, now)
+def _reason(answer: Answer) -> str:
+    return answer.outcome.reason if isinstance(answer.outcome, Unknown) else ""
+
+
+def as_call(answer: Answer) -> str:
+    """The record of a question to the gateway, as JSON text."""
+    record = {
+        "question": answer.question,
+        "asked_at": iso(answer.asked_at),
+        "answered_at": iso(answer.answered_at),
+        "duration_ms": round((answer.answered_at - answer.asked_at).total_seconds() * 1000),
+        "outcome": type(answer.outcome).__name__.lower(),
+    }
+    match answer.outcome:
+        case Declined(code, _):
+            record["code"] = code
+        case Unknown(reason):
+            record["reason"] = reason
+    return json.dumps(record, ensure_ascii=False)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.api.accept import Accepted, Acceptor, IdempotencyMismatch
-from services.api.store import NewPayment, insert_payments
+from services.api.store.payments import NewPayment, insert_payments
 from shared.broker import Publisher
 from shared.db import Database
 from shared.ids import new_id

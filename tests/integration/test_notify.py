@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
-from services.api.store import delete_webhook_endpoint, insert_webhook_endpoint
+from services.api.store.endpoints import delete_webhook_endpoint, insert_webhook_endpoint
 from services.notifier import store
 from services.notifier.attempts import Attempts, Places
 from services.notifier.handlers import DeliveryHandler, EventHandler

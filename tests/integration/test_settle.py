@@ -2,49 +2,34 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
-from services.api.store import insert_payments
-from services.processor import store
-from services.processor.gateways.base import Approved, Charge, Declined, Outcome, Unknown
-from services.processor.handler import PaymentHandler, Settler
-from services.processor.janitor import Janitor
-from services.processor.settlement import decide
+from services.processor.gateways.base import Approved, Declined, Unknown
+from services.processor.settlement import Answer, decide_payment
+from services.processor.store.counts import fold_counts
+from services.processor.store.payments import load_payments, settle_payments
+from services.processor.store.unsettled import find_unknown
+from services.processor.work import PAYMENT_WORK
 from shared.broker import Delivery, Publisher
 from shared.db import Database, RowRefused
-from shared.dead_letters import DeadLetters
 from shared.messages import EVENTS, PAYMENTS, Item, decode, encode
-from shared.outbox import OutboxRelay
 from shared.topology import PROCESSOR_DEAD, PROCESSOR_PAYMENTS, REASON_HEADER
-from tests.integration.test_accept import new_payment
 from tests.integration.test_broker import take_all
 from tests.invariants import assert_invariants, open_payments
+from tests.settling import (
+    Gateway,
+    PaymentHandler,
+    PaymentSettler,
+    accept,
+    make_handler,
+    make_janitor,
+    make_settler,
+    message,
+)
 from tests.system import Urls
-
-
-class Gateway:
-    """A gateway that answers as the test says and remembers what it was asked."""
-
-    name = "scripted"
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.outcomes: dict[str, Outcome] = {}
-        self.known: set[str] = set()
-
-    async def charge(self, charge: Charge) -> Outcome:
-        self.asked.append(charge.key)
-        self.known.add(charge.key)
-        await asyncio.sleep(0)
-        return self.outcomes.get(charge.key, Approved(f"ref_{charge.key}"))
-
-    async def lookup(self, key: str) -> Outcome | None:
-        self.asked.append(key)
-        return self.outcomes.get(key, Approved(f"ref_{key}")) if key in self.known else None
 
 
 @pytest.fixture
@@ -59,35 +44,14 @@ async def publisher(urls: Urls) -> AsyncIterator[Publisher]:
     await publisher.close()
 
 
-def make_settler(database: Database, publisher: Publisher, gateway: Gateway) -> Settler:
-    return Settler(
-        database=database,
-        relay=OutboxRelay(database, publisher),
-        gateway=gateway,
-        gateway_timeout=0.5,
-        gateway_concurrency=100,
-        max_batch=50,
-    )
+@pytest.fixture
+def settler(empty: Database, publisher: Publisher, gateway: Gateway) -> PaymentSettler:
+    return make_settler(PAYMENT_WORK, empty, publisher, gateway)
 
 
 @pytest.fixture
-def settler(empty: Database, publisher: Publisher, gateway: Gateway) -> Settler:
-    return make_settler(empty, publisher, gateway)
-
-
-@pytest.fixture
-def handler(settler: Settler, publisher: Publisher) -> PaymentHandler:
-    return PaymentHandler(settler, DeadLetters(publisher, PROCESSOR_DEAD))
-
-
-async def accept(database: Database, count: int, **changes: Any) -> list[Item]:
-    payments = [new_payment(**changes) for _ in range(count)]
-    await insert_payments(database, payments)
-    return [Item(payment.account_id, payment.id) for payment in payments]
-
-
-def message(items: Sequence[Item]) -> Delivery:
-    return Delivery(encode(PAYMENTS, items).encode(), {}, redelivered=False)
+def handler(settler: PaymentSettler, publisher: Publisher) -> PaymentHandler:
+    return make_handler(settler, publisher)
 
 
 async def statuses(database: Database) -> dict[str, int]:
@@ -116,9 +80,7 @@ async def test_an_envelope_is_settled_with_transfers_balances_and_events(
 async def test_a_message_that_comes_ten_times_at_once_moves_money_once(
     handler: PaymentHandler, empty: Database, publisher: Publisher, gateway: Gateway
 ) -> None:
-    other = PaymentHandler(
-        make_settler(empty, publisher, gateway), DeadLetters(publisher, PROCESSOR_DEAD)
-    )
+    other = make_handler(make_settler(PAYMENT_WORK, empty, publisher, gateway), publisher)
     items = await accept(empty, 30)
     await asyncio.gather(*((handler, other)[n % 2].handle(message(items)) for n in range(10)))
     assert await statuses(empty) == {"completed": 30}
@@ -145,14 +107,14 @@ async def test_many_settlers_on_one_balance_do_not_deadlock(
         for currency in ("THB", "USD", "EUR", "JPY")
         for item in await accept(empty, 50, currency=currency)
     ]
-    settlers = [make_settler(empty, publisher, gateway) for _ in range(4)]
+    settlers = [make_settler(PAYMENT_WORK, empty, publisher, gateway) for _ in range(4)]
     await asyncio.gather(*(settlers[n % 4].process(item) for n, item in enumerate(items)))
     assert await statuses(empty) == {"completed": 200}
     await assert_invariants(empty)
 
 
 async def test_a_crash_between_claim_and_answer_is_asked_again_with_the_same_key(
-    handler: PaymentHandler, gateway: Gateway, empty: Database, settler: Settler
+    handler: PaymentHandler, gateway: Gateway, empty: Database, settler: PaymentSettler
 ) -> None:
     [item] = await accept(empty, 1)
     await settler._claim([item])  # and the process died here
@@ -165,10 +127,12 @@ async def test_a_crash_between_claim_and_answer_is_asked_again_with_the_same_key
 
 async def test_a_settled_payment_stays_as_it_is(empty: Database, handler: PaymentHandler) -> None:
     [item] = await accept(empty, 1)
-    loaded = (await store.load_payments(empty, [item]))[item.id]
+    loaded = (await load_payments(empty, [item]))[item.id]
     await handler.handle(message([item]))
-    contrary = decide(loaded, Declined("late", "Too late."), "x", datetime.now(UTC))
-    moved, messages = await store.settle_payments(empty, [contrary])  # type: ignore[list-item]
+    now = datetime.now(UTC)
+    late = Answer(Declined("late", "Too late."), "charge", now, now)
+    contrary = decide_payment(loaded, late, "x", now)
+    moved, messages = await settle_payments(empty, [contrary])  # type: ignore[list-item]
     assert (moved, messages) == (set(), [])
     assert await statuses(empty) == {"completed": 1}
     await assert_invariants(empty)
@@ -190,9 +154,9 @@ async def test_silence_is_unknown_and_not_failed(
 
 
 async def test_the_janitor_asks_about_the_unknown_until_there_is_an_answer(
-    handler: PaymentHandler, settler: Settler, gateway: Gateway, empty: Database, urls: Urls
+    handler: PaymentHandler, settler: PaymentSettler, gateway: Gateway, empty: Database, urls: Urls
 ) -> None:
-    janitor = Janitor(empty, settler, urls.amqp, lost_after=60, ask_again_min=5, ask_again_max=3600)
+    janitor = make_janitor(empty, settler, urls.amqp)
     [item] = await accept(empty, 1)
     gateway.outcomes[item.id] = Unknown("no answer")
     await handler.handle(message([item]))
@@ -208,7 +172,7 @@ async def test_the_janitor_asks_about_the_unknown_until_there_is_an_answer(
 
 
 async def test_questions_about_the_unknown_come_ever_more_rarely(
-    handler: PaymentHandler, settler: Settler, gateway: Gateway, empty: Database, urls: Urls
+    handler: PaymentHandler, settler: PaymentSettler, gateway: Gateway, empty: Database, urls: Urls
 ) -> None:
     items = await accept(empty, 1)
     gateway.outcomes[items[0].id] = Unknown("no answer")
@@ -218,7 +182,7 @@ async def test_questions_about_the_unknown_come_ever_more_rarely(
     waits = []
     for second in range(1, 400):
         now = since + timedelta(seconds=second)
-        due = await store.find_unknown(empty, now=now, shortest=5, longest=100, limit=10)
+        due = await find_unknown(empty, "payments", now=now, shortest=5, longest=100, limit=10)
         if due:
             waits.append(round((now - asked).total_seconds()))
             asked = now
@@ -227,9 +191,9 @@ async def test_questions_about_the_unknown_come_ever_more_rarely(
 
 
 async def test_losing_every_queue_loses_no_payment(
-    handler: PaymentHandler, settler: Settler, empty: Database, urls: Urls
+    handler: PaymentHandler, settler: PaymentSettler, empty: Database, urls: Urls
 ) -> None:
-    janitor = Janitor(empty, settler, urls.amqp, lost_after=60, ask_again_min=5, ask_again_max=3600)
+    janitor = make_janitor(empty, settler, urls.amqp)
     items = await accept(empty, 250)
     await settler._claim(items[:40])
     await empty.execute("DELETE FROM outbox")  # published, and then the queue was purged
@@ -256,7 +220,10 @@ async def test_losing_every_queue_loses_no_payment(
         (b"not json", "not JSON"),
         (b'{"v":9,"type":"payments","items":[{"id":"a","account_id":"b"}]}', "version 9"),
         (encode(EVENTS, [Item("a", "b")]).encode(), "does not belong here"),
-        (encode(PAYMENTS, [Item("acct_default", "pay_none")]).encode(), "no payment pay_none"),
+        (
+            encode(PAYMENTS, [Item("acct_default", "pay_none")]).encode(),
+            "nothing in payments is pay_none",
+        ),
     ],
 )
 async def test_a_poison_message_goes_to_the_dead_queue_with_the_reason(
@@ -301,9 +268,9 @@ async def test_the_database_refuses_to_change_a_transfer(
 async def test_counts_are_folded_and_stay_true(handler: PaymentHandler, empty: Database) -> None:
     for _ in range(6):
         await handler.handle(message(await accept(empty, 2)))
-    before = await empty.fetchval("SELECT count(*) FROM payment_counts")
-    await asyncio.gather(*(store.fold_counts(empty, more_than=3) for _ in range(3)))
-    assert await empty.fetchval("SELECT count(*) FROM payment_counts") < before
+    before = await empty.fetchval("SELECT count(*) FROM counts")
+    await asyncio.gather(*(fold_counts(empty, more_than=3) for _ in range(3)))
+    assert await empty.fetchval("SELECT count(*) FROM counts") < before
     await assert_invariants(empty)
 
 

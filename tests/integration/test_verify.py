@@ -6,18 +6,22 @@ from typing import Any
 import pytest
 
 from cli.verify import examine
+from services.api.store.refunds import reserve_refunds
 from services.processor.gateways.base import Declined
-from services.processor.handler import PaymentHandler
+from shared.broker import Publisher
 from shared.db import Database
+from shared.messages import Item
 from tests.integration.test_notify import subscribe
-from tests.integration.test_settle import (
+from tests.integration.test_settle import gateway, handler, publisher, settler
+from tests.settling import (
+    REFUND_WORK,
     Gateway,
+    PaymentHandler,
     accept,
-    gateway,
-    handler,
+    make_handler,
+    make_settler,
     message,
-    publisher,
-    settler,
+    new_refund,
 )
 from tests.system import Urls, run_command
 
@@ -25,11 +29,22 @@ __all__ = ["gateway", "handler", "publisher", "settler"]  # fixtures
 
 
 @pytest.fixture
-async def filled(empty: Database, handler: PaymentHandler, gateway: Gateway) -> Database:
-    """Settled payments in two currencies, one of them failed."""
+async def filled(
+    empty: Database, handler: PaymentHandler, gateway: Gateway, publisher: Publisher
+) -> Database:
+    """Settled payments in two currencies, one of them failed; refunds, one of them failed."""
     items = await accept(empty, 10) + await accept(empty, 5, currency="JPY")
     gateway.outcomes[items[3].id] = Declined("card_declined", "No.")
     await handler.handle(message(items))
+    paid, other = items[0], items[1]
+    given = [new_refund(paid, 50), new_refund(other, 60), new_refund(other, 70)]
+    for refund in given:
+        await reserve_refunds(empty, [refund])
+    gateway.outcomes[given[2].id] = Declined("no", "No.")
+    settler = make_settler(REFUND_WORK, empty, publisher, gateway)
+    await make_handler(settler, publisher).handle(
+        message([Item(refund.account_id, refund.id) for refund in given], REFUND_WORK)
+    )
     await empty.execute("ALTER TABLE transfers DISABLE TRIGGER USER")
     return empty
 
@@ -51,15 +66,17 @@ async def test_a_sound_system_breaks_no_rule_and_says_what_was_checked(filled: D
 VERIFY = ("verify", "--database-url")
 SOME = "(SELECT min(id) FROM payments WHERE status = 'completed')"
 STRAY_COUNT = """
-    INSERT INTO payment_counts (account_id, currency, status, payments, amount)
-    VALUES ('acct_default', 'USD', 'pending', 1, 100),
-           ('acct_default', 'USD', 'pending', -1, -90)"""
+    INSERT INTO counts (account_id, object, currency, status, number, amount)
+    VALUES ('acct_default', 'payment', 'USD', 'pending', 1, 100),
+           ('acct_default', 'payment', 'USD', 'pending', -1, -90)"""
+REVERSED_REFUND = """
+    UPDATE transfers SET debit = credit, credit = debit WHERE kind = 'refund'"""
 STRAY_EVENT = f"""
     INSERT INTO events (account_id, id, type, object_id, body)
     VALUES ('acct_default', 'evt_x', 'payment.failed', {SOME}, '')"""
 OLD_ENDPOINT = """
-    INSERT INTO webhook_endpoints (account_id, id, url, enabled_events, secret, created_at)
-    VALUES ('acct_default', 'we_x', 'http://x', '{*}', 's', now() - interval '1 day')"""
+    INSERT INTO webhook_subscriptions (account_id, endpoint_id, enabled_events, since)
+    VALUES ('acct_default', 'we_x', '{*}', now() - interval '1 day')"""
 STRAY_DELIVERY = """
     INSERT INTO deliveries (account_id, id, event_id, endpoint_id, attempts)
     VALUES ('acct_default', 'dlv_x', 'evt_x', 'we_x', 2)"""
@@ -75,11 +92,18 @@ OLD_MESSAGE = """
     ("damage", "rule"),
     [
         ("DELETE FROM payments WHERE status = 'failed'", "as counted"),
-        ("UPDATE payment_counts SET amount = amount + 1 WHERE payments > 0", "as counted"),
+        ("UPDATE counts SET amount = amount + 1 WHERE number > 0", "as counted"),
         (STRAY_COUNT, "as counted"),
         (f"DELETE FROM transfers WHERE source_id = {SOME}", "has one transfer"),
         (f"UPDATE transfers SET amount = 1 WHERE source_id = {SOME}", "has one transfer"),
         (f"UPDATE transfers SET source_id = 'pay_x' WHERE source_id = {SOME}", "has one transfer"),
+        ("DELETE FROM transfers WHERE kind = 'refund'", "completed refund has one transfer"),
+        (REVERSED_REFUND, "completed refund has one transfer"),
+        ("UPDATE transfers SET amount = 1 WHERE kind = 'refund'", "refund has one transfer"),
+        ("UPDATE payments SET amount_refunded = 0 WHERE amount_refunded = 50", "add up to"),
+        ("UPDATE refunds SET amount = 61 WHERE amount = 60", "add up to"),
+        ("DELETE FROM refunds WHERE status = 'failed'", "refunds = pending"),
+        ("DELETE FROM events WHERE type = 'refund.failed'", "exactly one event"),
         (f"UPDATE transfers SET currency = 'USD' WHERE source_id = {SOME}", "has one transfer"),
         (
             "UPDATE payments SET amount_refunded = 1 WHERE status = 'failed'",
@@ -121,7 +145,7 @@ async def test_work_that_waits_too_long_is_found(filled: Database) -> None:
 
 async def test_an_event_has_time_to_find_its_endpoints(filled: Database) -> None:
     await subscribe(filled, "http://127.0.0.1:1/")
-    await filled.execute("UPDATE webhook_endpoints SET created_at = now() - interval '1 day'")
+    await filled.execute("UPDATE webhook_subscriptions SET since = now() - interval '1 day'")
     assert "an event has a delivery for each endpoint that was subscribed" in await broken_rules(
         filled
     )

@@ -30,10 +30,19 @@ def written(name: str, value: object) -> list[tuple[str, str]]:
     return [pair for step, inner in steps for pair in written(f"{name}[{step}]", inner)]
 
 
+def placed(value: object) -> object:
+    """A form knows no lists: what it says of one is which value stands where."""
+    if isinstance(value, list):
+        return {str(place): placed(inner) for place, inner in enumerate(value)}
+    if isinstance(value, dict):
+        return {name: placed(inner) for name, inner in value.items()}
+    return value
+
+
 @given(st.dictionaries(names, values, max_size=4))
 def test_what_the_sdks_write_is_read_back(fields: dict[str, object]) -> None:
     pairs = [pair for name, value in fields.items() for pair in written(name, value)]
-    assert parse(urlencode(pairs).encode()) == fields
+    assert parse(urlencode(pairs).encode()) == placed(fields)
 
 
 @given(st.binary(max_size=60))
@@ -49,9 +58,10 @@ def test_any_bytes_are_a_form_or_are_refused(body: bytes) -> None:
     [
         (b"", {}),
         (b"a=1&b=x+y%26", {"a": "1", "b": "x y&"}),
-        (b"events[]=a&events[]=b", {"events": ["a", "b"]}),
-        (b"events[10]=b&events[9]=a", {"events": ["a", "b"]}),
+        (b"events[]=a&events[]=b", {"events": {"0": "a", "1": "b"}}),
+        (b"events[10]=b&events[9]=a", {"events": {"10": "b", "9": "a"}}),
         (b"metadata%5Border%5D=7", {"metadata": {"order": "7"}}),
+        (b"metadata[0]=zero", {"metadata": {"0": "zero"}}),
         (b"a=", {"a": ""}),
     ],
 )

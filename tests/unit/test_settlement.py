@@ -9,13 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.processor.gateways.base import Approved, Charge, Declined, Unknown
+from services.processor.gateways.base import Approved, Charge, Declined, Outcome, Refund, Unknown
 from services.processor.gateways.sandbox import SandboxGateway
-from services.processor.settlement import Settlement, StillUnknown, begun, decide, to_charge
+from services.processor.settlement import (
+    Answer,
+    Settlement,
+    StillUnknown,
+    begun,
+    charge_for,
+    decide_payment,
+    decide_refund,
+    refund_for,
+)
 from shared.currencies import DECIMALS
 from shared.money import MAX_MINOR, to_major
 from shared.payment import Payment
-from shared.states import PAYMENT_MOVES, PaymentStatus
+from shared.refund import Refund as RefundRow
+from shared.states import PAYMENT_MOVES, REFUND_MOVES, PaymentStatus, RefundStatus
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -32,29 +42,68 @@ payments = st.builds(
     created_at=st.just(NOW),
     updated_at=st.just(NOW),
 )
+refunds = st.builds(
+    RefundRow,
+    account_id=st.just("acct_default"),
+    id=st.just("re_1"),
+    payment_id=st.just("pay_1"),
+    amount=st.integers(1, MAX_MINOR),
+    currency=st.sampled_from(sorted(DECIMALS)),
+    payment_reference=texts,
+    reason=st.none() | texts,
+    metadata=st.dictionaries(texts, texts, max_size=3).map(json.dumps),
+    status=st.just(RefundStatus.PROCESSING),
+    created_at=st.just(NOW),
+    updated_at=st.just(NOW),
+)
 outcomes = (
     st.builds(Approved, texts) | st.builds(Declined, texts, texts) | st.builds(Unknown, texts)
 )
+
+
+def answer(outcome: Outcome) -> Answer:
+    return Answer(outcome, "charge", NOW, NOW)
 
 
 @given(payments, outcomes)
 def test_an_outcome_moves_a_payment_where_it_may_go_with_one_event(
     payment: Payment, outcome: Any
 ) -> None:
-    decision = decide(payment, outcome, "sandbox", NOW)
+    decision = decide_payment(payment, answer(outcome), "sandbox", NOW)
+    call = json.loads(decision.call)
+    assert (call["question"], call["outcome"]) == ("charge", type(outcome).__name__.lower())
     if isinstance(outcome, Unknown):
-        assert decision == StillUnknown(payment, outcome.reason)
+        assert decision == StillUnknown(payment, outcome.reason, decision.call)
         return
     assert isinstance(decision, Settlement)
-    assert decision.payment.status in PAYMENT_MOVES[payment.status]
+    assert decision.subject.status in PAYMENT_MOVES[payment.status]
     assert (decision.transfer_id is not None) == isinstance(outcome, Approved)
-    assert (decision.payment.failure_code is not None) == isinstance(outcome, Declined)
+    assert (decision.subject.failure_code is not None) == isinstance(outcome, Declined)
     body = json.loads(decision.event.body)
-    assert body["type"] == f"payment.{decision.payment.status}"
+    assert body["type"] == f"payment.{decision.subject.status}"
     subject = body["data"]["object"]
     assert subject["amount"] == to_major(payment.amount, payment.currency)
     assert subject["metadata"] == json.loads(payment.metadata)
     assert subject["processed_at"] == "2026-01-31T09:30:00.000000Z"
+
+
+@given(refunds, outcomes)
+def test_an_outcome_moves_a_refund_where_it_may_go_with_one_event(
+    refund: RefundRow, outcome: Any
+) -> None:
+    decision = decide_refund(refund, answer(outcome), "sandbox", NOW)
+    if isinstance(outcome, Unknown):
+        assert decision == StillUnknown(refund, outcome.reason, decision.call)
+        return
+    assert isinstance(decision, Settlement)
+    assert decision.subject.status in REFUND_MOVES[refund.status]
+    assert (decision.transfer_id is not None) == isinstance(outcome, Approved)
+    assert (decision.subject.failure_code is not None) == isinstance(outcome, Declined)
+    body = json.loads(decision.event.body)
+    assert body["type"] == f"refund.{decision.subject.status}"
+    subject = body["data"]["object"]
+    assert (subject["amount"], subject["charge"]) == (refund.amount, refund.payment_id)
+    assert subject["balance_transaction"] == decision.transfer_id
 
 
 @given(payments)
@@ -66,8 +115,14 @@ def test_beginning_tells_that_it_is_processing(payment: Payment) -> None:
 
 @given(payments)
 def test_the_question_is_the_same_however_often_it_is_asked(payment: Payment) -> None:
-    assert to_charge(payment) == to_charge(payment)
-    assert to_charge(payment).key == payment.id
+    assert charge_for(payment) == charge_for(payment)
+    assert charge_for(payment).key == payment.id
+
+
+@given(refunds)
+def test_a_refund_names_the_charge_as_the_gateway_does(refund: RefundRow) -> None:
+    question = refund_for(refund)
+    assert (question.key, question.reference) == (refund.id, refund.payment_reference)
 
 
 def sandbox(**settings: float) -> tuple[SandboxGateway, list[float]]:
@@ -92,6 +147,14 @@ async def test_magic_amounts_decline(amount: int, code: str) -> None:
     answer = await sandbox()[0].charge(charge(amount))
     assert isinstance(answer, Declined)
     assert answer.code == code
+
+
+async def test_a_magic_amount_is_charged_and_cannot_be_given_back() -> None:
+    gateway, _ = sandbox()
+    assert isinstance(await gateway.charge(charge(99004)), Approved)
+    answer = await gateway.refund(Refund("re_1", 99004, "USD", "sandbox_pay_1"))
+    assert isinstance(answer, Declined)
+    assert answer.code == "expired_or_canceled_card"
 
 
 async def test_magic_amounts_keep_one_waiting() -> None:

@@ -1,1 +1,23 @@
-"""One module for each resource; each lists its routes. They translate HTTP, and decide nothing."""
+"""One module for each resource, with its operations. They translate HTTP, and decide nothing."""
+
+from typing import Final
+
+from services.api.routes import (
+    balance,
+    charges,
+    events,
+    payments,
+    probes,
+    refunds,
+    webhook_endpoints,
+)
+
+PROBES: Final = probes.OPERATIONS
+OPERATIONS: Final = (
+    *payments.OPERATIONS,
+    *charges.OPERATIONS,
+    *refunds.OPERATIONS,
+    *balance.OPERATIONS,
+    *events.OPERATIONS,
+    *webhook_endpoints.OPERATIONS,
+)

@@ -1,30 +1,38 @@
 """/charges: the same payments in minor units, as Stripe's SDKs know them."""
 
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
 
 from aiohttp import web
 
-from services.api import store
 from services.api.context import CONTEXT, answer, page, path_id, read_body, read_query, span_of
 from services.api.errors import not_found
 from services.api.gate import CALLER
 from services.api.intake import accept_payment, replayed_header
-from services.api.models import ChargeStatus, CreateCharge, ListCharges
+from services.api.models import CreateCharge, ListCharges, RetrieveCharge
+from services.api.objects import ChargeObject, Listing
+from services.api.operation import Operation
+from services.api.routes.balance import balance_transaction_object
+from services.api.store.ledger import Transfer, find_transfers_of
+from services.api.store.payments import find_payment, find_payments, list_payments
+from shared.db import Database
 from shared.payment import Payment
 from shared.states import PaymentStatus
 
-SCOPE = "charges"
-_SEEN_AS = {
-    PaymentStatus.PENDING: ChargeStatus.PENDING,
-    PaymentStatus.PROCESSING: ChargeStatus.PENDING,
-    PaymentStatus.COMPLETED: ChargeStatus.SUCCEEDED,
-    PaymentStatus.FAILED: ChargeStatus.FAILED,
+SCOPE: Final = "charges"
+_SEEN_AS: Final[Mapping[PaymentStatus, Literal["pending", "succeeded", "failed"]]] = {
+    PaymentStatus.PENDING: "pending",
+    PaymentStatus.PROCESSING: "pending",
+    PaymentStatus.COMPLETED: "succeeded",
+    PaymentStatus.FAILED: "failed",
 }
 
 
-def charge_object(payment: Payment, balance_transaction: str | None) -> dict[str, Any]:
-    """A payment as a Charge; `balance_transaction` is the id of its transfer, when it has one."""
+def charge_object(
+    payment: Payment, transfer: Transfer | None, expand: Sequence[str] = ()
+) -> ChargeObject:
+    """A payment as a Charge; `transfer` is what moved its money, when it has been moved."""
     succeeded = payment.status is PaymentStatus.COMPLETED
     return {
         "id": payment.id,
@@ -32,7 +40,11 @@ def charge_object(payment: Payment, balance_transaction: str | None) -> dict[str
         "amount": payment.amount,
         "amount_captured": payment.amount if succeeded else 0,
         "amount_refunded": payment.amount_refunded,
-        "balance_transaction": balance_transaction,
+        "balance_transaction": None
+        if transfer is None
+        else balance_transaction_object(transfer)
+        if "balance_transaction" in expand
+        else transfer.id,
         "billing_details": {"address": None, "email": None, "name": None, "phone": None},
         "captured": succeeded,
         "created": int(payment.created_at.timestamp()),
@@ -50,8 +62,20 @@ def charge_object(payment: Payment, balance_transaction: str | None) -> dict[str
     }
 
 
+async def charges_by_id(
+    database: Database, account_id: str, ids: Sequence[str]
+) -> dict[str, ChargeObject]:
+    """Charges, each as clients see it."""
+    found = await find_payments(database, account_id, ids)
+    transfers = await find_transfers_of(database, account_id, "payment", ids)
+    return {p.id: charge_object(p, transfers.get(p.id)) for p in found}
+
+
 async def create(request: web.Request) -> web.Response:
-    """200 with the charge, pending: it is committed, and ends succeeded or failed."""
+    """Charge a customer.
+
+    The answer is the charge, pending: it is committed, and ends succeeded or failed.
+    """
     body = await read_body(request, CreateCharge)
     accepted = await accept_payment(
         request,
@@ -67,35 +91,37 @@ async def create(request: web.Request) -> web.Response:
 
 async def retrieve(request: web.Request) -> web.Response:
     """One charge."""
+    query = read_query(request, RetrieveCharge)
     id_ = path_id(request)
     database, account_id = request.app[CONTEXT].database, request[CALLER].account_id
-    payment = await store.find_payment(database, account_id, id_)
+    payment = await find_payment(database, account_id, id_)
     if payment is None:
         raise not_found("charge", id_)
-    transfers = await store.find_transfers_of(database, account_id, [id_])
-    return answer(charge_object(payment, transfers.get(id_)))
+    transfers = await find_transfers_of(database, account_id, "payment", [id_])
+    return answer(charge_object(payment, transfers.get(id_), query.expand))
 
 
 async def list_(request: web.Request) -> web.Response:
     """Charges, newest first."""
     query = read_query(request, ListCharges)
     database, account_id = request.app[CONTEXT].database, request[CALLER].account_id
-    found = await store.list_payments(
+    found = await list_payments(
         database,
         account_id,
         span_of(query),
-        statuses=[s for s, seen in _SEEN_AS.items() if seen is query.status] or None,
+        statuses=[s for s, seen in _SEEN_AS.items() if seen == query.status] or None,
         customer=query.customer,
         currency=query.currency,
     )
-    transfers = await store.find_transfers_of(database, account_id, [p.id for p in found])
-    return page("/v1/charges", query, found, lambda p: charge_object(p, transfers.get(p.id)))
+    transfers = await find_transfers_of(database, account_id, "payment", [p.id for p in found])
+    expand = [name.removeprefix("data.") for name in query.expand]
+    return page(
+        "/v1/charges", query, found, lambda p: charge_object(p, transfers.get(p.id), expand)
+    )
 
 
-def routes(prefix: str) -> list[web.RouteDef]:
-    """The routes under `prefix`."""
-    return [
-        web.post(f"{prefix}/charges", create),
-        web.get(f"{prefix}/charges", list_),
-        web.get(f"{prefix}/charges/{{id}}", retrieve),
-    ]
+OPERATIONS: Final = (
+    Operation("POST", "/charges", create, ChargeObject, body=CreateCharge),
+    Operation("GET", "/charges", list_, Listing[ChargeObject], query=ListCharges),
+    Operation("GET", "/charges/{id}", retrieve, ChargeObject, query=RetrieveCharge),
+)

@@ -3,21 +3,40 @@
 import base64
 import json
 import secrets
-from typing import Any
+from typing import Final
 
 from aiohttp import web
 
-from services.api import store
 from services.api.context import CONTEXT, answer, page, path_id, read_body, read_query, span_of
 from services.api.errors import not_found
 from services.api.gate import CALLER
-from services.api.models import CreateWebhookEndpoint, Page, metadata_text
+from services.api.models import (
+    CreateWebhookEndpoint,
+    Page,
+    Retrieve,
+    UpdateWebhookEndpoint,
+    metadata_text,
+)
+from services.api.objects import Deleted, Listing, WebhookEndpointObject
+from services.api.once import once
+from services.api.operation import Operation
+from services.api.store.endpoints import (
+    WebhookEndpoint,
+    begin_subscription,
+    delete_webhook_endpoint,
+    end_subscription,
+    find_webhook_endpoint,
+    insert_webhook_endpoint,
+    list_webhook_endpoints,
+    update_webhook_endpoint,
+)
+from shared.db import Connection
 from shared.ids import new_id
 
-SECRET_BYTES = 32
+SECRET_BYTES: Final = 32
 
 
-def endpoint_object(endpoint: store.WebhookEndpoint) -> dict[str, Any]:
+def endpoint_object(endpoint: WebhookEndpoint) -> WebhookEndpointObject:
     """The public form of an endpoint. Its secret is shown when it is made, and never again."""
     return {
         "id": endpoint.id,
@@ -35,24 +54,61 @@ def endpoint_object(endpoint: store.WebhookEndpoint) -> dict[str, Any]:
 async def create(request: web.Request) -> web.Response:
     """Subscribe a URL to events, from now on. The answer has the signing secret, this once."""
     body = await read_body(request, CreateWebhookEndpoint)
-    secret = f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
-    endpoint = await store.insert_webhook_endpoint(
-        request.app[CONTEXT].database,
-        account_id=request[CALLER].account_id,
-        id_=new_id("we"),
-        url=body.url,
-        enabled_events=sorted(set(body.enabled_events)),
-        description=body.description,
-        metadata=metadata_text(body.metadata),
-        secret=secret,
-    )
-    return answer(endpoint_object(endpoint) | {"secret": secret})
+
+    async def subscribe(transaction: Connection) -> WebhookEndpointObject:
+        secret = f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
+        endpoint = await insert_webhook_endpoint(
+            transaction,
+            account_id=request[CALLER].account_id,
+            id_=new_id("we"),
+            url=body.url,
+            enabled_events=sorted(set(body.enabled_events)),
+            description=body.description,
+            metadata=metadata_text(body.metadata),
+            secret=secret,
+        )
+        return {**endpoint_object(endpoint), "secret": secret}
+
+    return await once(request, "webhook_endpoints", body, subscribe)
+
+
+async def update(request: web.Request) -> web.Response:
+    """Change where an endpoint is or what it hears of.
+
+    Events that happened before still go to whom they went when they happened. Metadata is merged;
+    an empty value removes its key.
+    """
+    body = await read_body(request, UpdateWebhookEndpoint)
+    account_id, id_ = request[CALLER].account_id, path_id(request)
+
+    async def change(transaction: Connection) -> WebhookEndpointObject:
+        updated = await update_webhook_endpoint(
+            transaction,
+            account_id,
+            id_,
+            url=body.url,
+            description=body.description,
+            metadata=metadata_text(body.metadata) if body.metadata is not None else None,
+        )
+        if not updated:
+            raise not_found("webhook endpoint", id_)
+        if body.enabled_events is not None:
+            until = await end_subscription(transaction, account_id, id_)
+            await begin_subscription(
+                transaction, account_id, id_, sorted(set(body.enabled_events)), until
+            )
+        endpoint = await find_webhook_endpoint(transaction, account_id, id_)
+        assert endpoint is not None  # noqa: S101 - its row is locked by this transaction
+        return endpoint_object(endpoint)
+
+    return await once(request, f"webhook_endpoints/{id_}", body, change)
 
 
 async def retrieve(request: web.Request) -> web.Response:
     """One endpoint."""
+    read_query(request, Retrieve)
     id_ = path_id(request)
-    endpoint = await store.find_webhook_endpoint(
+    endpoint = await find_webhook_endpoint(
         request.app[CONTEXT].database, request[CALLER].account_id, id_
     )
     if endpoint is None:
@@ -63,7 +119,7 @@ async def retrieve(request: web.Request) -> web.Response:
 async def list_(request: web.Request) -> web.Response:
     """Endpoints, newest first."""
     query = read_query(request, Page)
-    found = await store.list_webhook_endpoints(
+    found = await list_webhook_endpoints(
         request.app[CONTEXT].database, request[CALLER].account_id, span_of(query)
     )
     return page("/v1/webhook_endpoints", query, found, endpoint_object)
@@ -72,19 +128,27 @@ async def list_(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """Unsubscribe. Events that happened before are still delivered."""
     id_ = path_id(request)
-    deleted = await store.delete_webhook_endpoint(
+    deleted = await delete_webhook_endpoint(
         request.app[CONTEXT].database, request[CALLER].account_id, id_
     )
     if not deleted:
         raise not_found("webhook endpoint", id_)
-    return answer({"id": id_, "object": "webhook_endpoint", "deleted": True})
+    gone: Deleted = {"id": id_, "object": "webhook_endpoint", "deleted": True}
+    return answer(gone)
 
 
-def routes(prefix: str) -> list[web.RouteDef]:
-    """The routes under `prefix`."""
-    return [
-        web.post(f"{prefix}/webhook_endpoints", create),
-        web.get(f"{prefix}/webhook_endpoints", list_),
-        web.get(f"{prefix}/webhook_endpoints/{{id}}", retrieve),
-        web.delete(f"{prefix}/webhook_endpoints/{{id}}", delete),
-    ]
+OPERATIONS: Final = (
+    Operation(
+        "POST", "/webhook_endpoints", create, WebhookEndpointObject, body=CreateWebhookEndpoint
+    ),
+    Operation("GET", "/webhook_endpoints", list_, Listing[WebhookEndpointObject], query=Page),
+    Operation("GET", "/webhook_endpoints/{id}", retrieve, WebhookEndpointObject, query=Retrieve),
+    Operation(
+        "POST",
+        "/webhook_endpoints/{id}",
+        update,
+        WebhookEndpointObject,
+        body=UpdateWebhookEndpoint,
+    ),
+    Operation("DELETE", "/webhook_endpoints/{id}", delete, Deleted),
+)

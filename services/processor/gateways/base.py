@@ -40,13 +40,28 @@ class Charge:
     customer: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """What to give back. `key` is the gateway's idempotency key: the refund's id. `reference` is
+    the gateway's name for the charge. `amount` is minor units."""
+
+    key: str
+    amount: int
+    currency: str
+    reference: str | None
+
+
 class Gateway(Protocol):
-    """A payment gateway. Neither method raises for a fault: that is an Unknown."""
+    """A payment gateway. No method raises for a fault: that is an Unknown."""
 
     name: str
 
     async def charge(self, charge: Charge) -> Outcome:
         """Take the money, once for each key however often it is asked."""
+        ...
+
+    async def refund(self, refund: Refund) -> Outcome:
+        """Give money back, once for each key however often it is asked."""
         ...
 
     async def lookup(self, key: str) -> Outcome | None:

@@ -1,0 +1,147 @@
+"""/refunds: all or part of a completed payment, given back."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from aiohttp import web
+
+from services.api.accept import IdempotencyMismatch
+from services.api.context import (
+    CONTEXT,
+    answer,
+    idempotency_key,
+    page,
+    path_id,
+    read_body,
+    read_query,
+    span_of,
+)
+from services.api.errors import invalid, key_reused, not_found
+from services.api.gate import CALLER, REQUEST_ID
+from services.api.models import CreateRefund, ListRefunds, RetrieveRefund, metadata_text
+from services.api.objects import Listing
+from services.api.once import REPLAYED
+from services.api.operation import Operation
+from services.api.reserve import RefundRefused
+from services.api.routes.balance import balance_transaction_object
+from services.api.routes.charges import charges_by_id
+from services.api.store.ledger import find_transfers_of
+from services.api.store.refunds import NewRefund, find_refund, list_refunds
+from shared.ids import new_id
+from shared.refund import SEEN_AS, Refund, RefundObject, refund_object
+
+EXPANDABLE: Final = ("balance_transaction", "charge")
+
+
+async def create(request: web.Request) -> web.Response:
+    """Refund a completed payment, in full or in part.
+
+    The amount is reserved at once, so that no more than was paid can ever be given back; the refund
+    ends succeeded or failed, and a failed one gives its reservation back.
+    """
+    body = await read_body(request, CreateRefund)
+    named = body.payments
+    if len(named) != 1:
+        raise invalid(
+            "parameter_missing" if not named else "parameter_invalid",
+            "Say which payment to refund by exactly one of charge, payment_id and transaction_id.",
+            "charge",
+        )
+    [(param, payment_id)] = named.items()
+    metadata = metadata_text(body.metadata)
+    key = idempotency_key(request)
+    new = NewRefund(
+        account_id=request[CALLER].account_id,
+        id=new_id("re"),
+        payment_id=payment_id,
+        amount=body.amount,
+        reason=body.reason,
+        metadata=metadata,
+        idempotency_key=key,
+        request_fingerprint=fingerprint(payment_id, body.amount, body.reason, metadata)
+        if key
+        else None,
+        request_id=request[REQUEST_ID],
+    )
+    try:
+        reserved = await request.app[CONTEXT].reserver.reserve(new)
+    except IdempotencyMismatch:
+        raise key_reused() from None
+    except RefundRefused as error:
+        refused = error.refused
+        about = param if refused.missing or refused.code != "amount_too_large" else "amount"
+        raise invalid(
+            refused.code, refused.message, about, 404 if refused.missing else 400
+        ) from None
+    [shown] = await _shown(request, [reserved.refund], body.expand, as_created=True)
+    return answer(shown, headers=REPLAYED if reserved.replayed else None)
+
+
+async def retrieve(request: web.Request) -> web.Response:
+    """One refund."""
+    query = read_query(request, RetrieveRefund)
+    id_ = path_id(request)
+    refund = await find_refund(request.app[CONTEXT].database, request[CALLER].account_id, id_)
+    if refund is None:
+        raise not_found("refund", id_)
+    [shown] = await _shown(request, [refund], query.expand)
+    return answer(shown)
+
+
+async def list_(request: web.Request) -> web.Response:
+    """Refunds, newest first."""
+    query = read_query(request, ListRefunds)
+    if query.charge is not None and query.payment_id is not None:
+        raise invalid("parameter_invalid", "Give charge or payment_id, not both.", "payment_id")
+    found = await list_refunds(
+        request.app[CONTEXT].database,
+        request[CALLER].account_id,
+        span_of(query),
+        payment_id=query.charge or query.payment_id,
+        statuses=[s for s, seen in SEEN_AS.items() if seen == query.status] or None,
+    )
+    expand = [name.removeprefix("data.") for name in query.expand]
+    shown = {refund["id"]: refund for refund in await _shown(request, found, expand)}
+    return page("/v1/refunds", query, found, lambda refund: shown[refund.id])
+
+
+async def _shown(
+    request: web.Request,
+    refunds: Sequence[Refund],
+    expand: Sequence[str],
+    *,
+    as_created: bool = False,
+) -> list[Mapping[str, Any]]:
+    """Refunds as clients see them, with what is to be expanded in full."""
+    database, account_id = request.app[CONTEXT].database, request[CALLER].account_id
+    ids = [] if as_created else [refund.id for refund in refunds]
+    transfers = await find_transfers_of(database, account_id, "refund", ids)
+    charges = (
+        await charges_by_id(database, account_id, [refund.payment_id for refund in refunds])
+        if "charge" in expand
+        else {}
+    )
+    shown: list[Mapping[str, Any]] = []
+    for refund in refunds:
+        transfer = transfers.get(refund.id)
+        fields: dict[str, Any] = {**refund_object(refund, transfer.id if transfer else None)}
+        if "balance_transaction" in expand and transfer is not None:
+            fields["balance_transaction"] = balance_transaction_object(transfer)
+        if "charge" in expand:
+            fields["charge"] = charges[refund.payment_id]
+        shown.append(fields)
+    return shown
+
+
+def fingerprint(payment_id: str, amount: int | None, reason: str | None, metadata: str) -> bytes:
+    """What makes two requests the same: the meaning of their parameters, not their spelling."""
+    return hashlib.sha256(json.dumps([payment_id, amount, reason, metadata]).encode()).digest()
+
+
+OPERATIONS: Final = (
+    Operation("POST", "/refunds", create, RefundObject, body=CreateRefund),
+    Operation("GET", "/refunds", list_, Listing[RefundObject], query=ListRefunds),
+    Operation("GET", "/refunds/{id}", retrieve, RefundObject, query=RetrieveRefund),
+)

@@ -1,0 +1,40 @@
+"""Events, with how many endpoints have still to hear of each."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from services.api.store.pages import Span, fetch_page
+from shared.db import Database
+
+_EVENT: Final = """
+    SELECT body, (SELECT count(*) FROM deliveries
+                   WHERE deliveries.account_id = events.account_id
+                     AND deliveries.event_id = events.id
+                     AND deliveries.status IN ('pending', 'retrying')) AS pending
+      FROM events"""
+
+
+async def list_events(
+    database: Database, account_id: str, span: Span, *, types: Sequence[str] | None
+) -> list[tuple[str, int]]:
+    """A part of an account's events, newest first: (body, deliveries that are not finished)."""
+    one = types[0] if types and len(types) == 1 else None
+    rows = await fetch_page(
+        database,
+        _EVENT,
+        "evt",
+        account_id,
+        span,
+        filters={"type = {}": one, "type = ANY({})": types if one is None else None},
+    )
+    return [(row["body"], row["pending"]) for row in rows]
+
+
+async def find_event(database: Database, account_id: str, id_: str) -> tuple[str, int] | None:
+    """One event of an account: (body, deliveries that are not finished)."""
+    row = await database.fetchrow(
+        f"{_EVENT} WHERE account_id = $1 AND id = $2",
+        account_id,
+        id_,
+    )
+    return (row["body"], row["pending"]) if row else None

@@ -1,0 +1,155 @@
+"""The two kinds of work: payments and refunds, as the settler and the janitor see them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final, Generic, Protocol
+
+from services.processor.gateways.base import Gateway, Outcome
+from services.processor.settlement import (
+    Answer,
+    S,
+    Settlement,
+    StillUnknown,
+    begun,
+    charge_for,
+    decide_payment,
+    decide_refund,
+    refund_for,
+)
+from services.processor.store.payments import begin_payments, load_payments, settle_payments
+from services.processor.store.refunds import begin_refunds, load_refunds, settle_refunds
+from services.processor.store.unsettled import Table
+from shared.db import Database
+from shared.messages import PAYMENTS, REFUNDS, Item
+from shared.payment import Payment
+from shared.refund import Refund
+from shared.states import PaymentStatus, RefundStatus
+from shared.store import OutboxRow
+from shared.topology import PROCESSOR_PAYMENTS, PROCESSOR_REFUNDS
+
+
+class Work(Protocol, Generic[S]):
+    """What is the same in settling any kind, and different for each."""
+
+    table: Table
+    kind: str
+    """Of its messages."""
+    queue: str
+    question: str
+    """What the gateway is asked first."""
+
+    async def load(self, database: Database, items: Sequence[Item]) -> dict[str, S]:
+        """What `items` refer to, by id."""
+        ...
+
+    async def begin(
+        self, database: Database, pending: Sequence[S], now: datetime
+    ) -> list[OutboxRow]:
+        """Move them from pending to processing; returns the messages that tell of it."""
+        ...
+
+    def begun(self, subject: S) -> S:
+        """It, in processing."""
+        ...
+
+    async def ask(self, gateway: Gateway, subject: S) -> Outcome:
+        """The one question about it."""
+        ...
+
+    def decide(
+        self, subject: S, answer: Answer, gateway: str, now: datetime
+    ) -> Settlement[S] | StillUnknown[S]:
+        """What the answer means."""
+        ...
+
+    async def settle(
+        self, database: Database, settlements: Sequence[Settlement[S]]
+    ) -> tuple[set[str], list[OutboxRow]]:
+        """Write outcomes; returns the ids of those that moved, and the messages."""
+        ...
+
+
+class PaymentWork:
+    """Money from a customer to the merchant."""
+
+    table: Table = "payments"
+    kind = PAYMENTS
+    queue = PROCESSOR_PAYMENTS
+    question = "charge"
+
+    async def load(self, database: Database, items: Sequence[Item]) -> dict[str, Payment]:
+        """The payments."""
+        return await load_payments(database, items)
+
+    async def begin(
+        self, database: Database, pending: Sequence[Payment], now: datetime
+    ) -> list[OutboxRow]:
+        """Each with its event."""
+        events = [begun(payment, now) for payment in pending]
+        _, messages = await begin_payments(database, events, now)
+        return messages
+
+    def begun(self, subject: Payment) -> Payment:
+        """It, in processing."""
+        return replace(subject, status=PaymentStatus.PROCESSING)
+
+    async def ask(self, gateway: Gateway, subject: Payment) -> Outcome:
+        """Take the money."""
+        return await gateway.charge(charge_for(subject))
+
+    def decide(
+        self, subject: Payment, answer: Answer, gateway: str, now: datetime
+    ) -> Settlement[Payment] | StillUnknown[Payment]:
+        """What the answer means."""
+        return decide_payment(subject, answer, gateway, now)
+
+    async def settle(
+        self, database: Database, settlements: Sequence[Settlement[Payment]]
+    ) -> tuple[set[str], list[OutboxRow]]:
+        """Write outcomes."""
+        return await settle_payments(database, settlements)
+
+
+class RefundWork:
+    """Money from the merchant back to the customer."""
+
+    table: Table = "refunds"
+    kind = REFUNDS
+    queue = PROCESSOR_REFUNDS
+    question = "refund"
+
+    async def load(self, database: Database, items: Sequence[Item]) -> dict[str, Refund]:
+        """The refunds."""
+        return await load_refunds(database, items)
+
+    async def begin(
+        self, database: Database, pending: Sequence[Refund], now: datetime
+    ) -> list[OutboxRow]:
+        """Nobody is told: a merchant who asked for a refund knows."""
+        await begin_refunds(database, pending, now)
+        return []
+
+    def begun(self, subject: Refund) -> Refund:
+        """It, in processing."""
+        return replace(subject, status=RefundStatus.PROCESSING)
+
+    async def ask(self, gateway: Gateway, subject: Refund) -> Outcome:
+        """Give the money back."""
+        return await gateway.refund(refund_for(subject))
+
+    def decide(
+        self, subject: Refund, answer: Answer, gateway: str, now: datetime
+    ) -> Settlement[Refund] | StillUnknown[Refund]:
+        """What the answer means."""
+        return decide_refund(subject, answer, gateway, now)
+
+    async def settle(
+        self, database: Database, settlements: Sequence[Settlement[Refund]]
+    ) -> tuple[set[str], list[OutboxRow]]:
+        """Write outcomes."""
+        return await settle_refunds(database, settlements)
+
+
+PAYMENT_WORK: Final = PaymentWork()
+REFUND_WORK: Final = RefundWork()
