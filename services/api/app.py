@@ -7,12 +7,14 @@ from typing import Final
 
 from aiohttp import web
 
+from services.api import documentation
 from services.api.accept import Acceptor
 from services.api.auth import Authenticator
 from services.api.config import ApiSettings, is_loopback
 from services.api.context import CONTEXT, MAX_BODY, Context
 from services.api.gate import MOUNTS, make_gate
 from services.api.once import forget_old_answers
+from services.api.openapi import describe
 from services.api.rate_limit import RateLimiter
 from services.api.reserve import Reserver
 from services.api.routes import OPERATIONS, PROBES
@@ -73,16 +75,19 @@ def make_app(settings: ApiSettings) -> App:
 
 def make_web(settings: ApiSettings, context: Context) -> web.Application:
     """The routes and the gate before them."""
-    authenticator = Authenticator(context.database, local=settings.auth == "local")
-    limiter = RateLimiter(settings.rate_limit, settings.rate_burst)
-    app = web.Application(middlewares=[make_gate(authenticator, limiter)], client_max_size=MAX_BODY)
+    mounted = [(op, op.path) for op in PROBES]
+    mounted += [(op, mount + op.path) for mount in MOUNTS for op in (*PROBES, *OPERATIONS)]
+    open_paths = {path for op, path in mounted if op.open} | set(documentation.PATHS)
+    gate = make_gate(
+        Authenticator(context.database, local=settings.auth == "local"),
+        RateLimiter(settings.rate_limit, settings.rate_burst),
+        frozenset(open_paths),
+    )
+    app = web.Application(middlewares=[gate], client_max_size=MAX_BODY)
     app[CONTEXT] = context
-    for mount, operations in (("", PROBES), *((mount, PROBES + OPERATIONS) for mount in MOUNTS)):
-        for operation in operations:
-            app.router.add_route(
-                operation.method,
-                mount + operation.path,
-                operation.handler,
-                expect_handler=answer_expectation,
-            )
+    routes = [(op.method, path, op.handler) for op, path in mounted]
+    spec = describe((*OPERATIONS, *PROBES))
+    routes += [("GET", path, handler) for path, handler in documentation.routes(spec)]
+    for method, path, handler in routes:
+        app.router.add_route(method, path, handler, expect_handler=answer_expectation)
     return app

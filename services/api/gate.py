@@ -4,6 +4,7 @@ Request id → origin → key → rate limit → handler → headers; and every 
 """
 
 import time
+from collections.abc import Collection
 from typing import Final
 
 import structlog
@@ -25,18 +26,12 @@ CALLER: Final = web.RequestKey("caller", Caller)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 MOUNTS: Final = ("/api/v1", "/v1")
 """Where the same resources are found: at ours, and where Stripe's clients look."""
-OPEN_PATHS: Final = frozenset(
-    [
-        *(f"{m}/{name}" for m in ("", *MOUNTS) for name in ("health", "ready", "metrics")),
-        "/openapi.json",
-        "/docs",
-    ]
-)
-"""Paths without a key and without a limit."""
 
 
-def make_gate(authenticator: Authenticator, limiter: RateLimiter) -> Middleware:
-    """The middleware, with what it needs."""
+def make_gate(
+    authenticator: Authenticator, limiter: RateLimiter, open_paths: Collection[str]
+) -> Middleware:
+    """The middleware, with what it needs; `open_paths` need no key and have no limit."""
 
     @web.middleware
     async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -45,7 +40,7 @@ def make_gate(authenticator: Authenticator, limiter: RateLimiter) -> Middleware:
         verdict: Verdict | None = None
         try:
             authenticator.check_origin(request.headers)
-            if request.path not in OPEN_PATHS:
+            if request.path not in open_paths:
                 caller = await authenticator.authenticate(request.headers, started)
                 request[CALLER] = caller
                 verdict = limiter.take(_user(request, caller), started)

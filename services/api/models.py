@@ -218,7 +218,7 @@ class CreateRefund(Request):
     amount: MinorUnits | None = None
     reason: Description | None = None
     metadata: Metadata = Field(default_factory=dict)
-    expand: Listed[Literal["balance_transaction", "charge"]] = Field(default_factory=list)
+    expand: Listed[Literal["balance_transaction"]] = Field(default_factory=list)
 
     @property
     def payments(self) -> dict[str, str]:

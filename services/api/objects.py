@@ -2,7 +2,9 @@
 documentation is written from them. Amounts are minor units, times Unix seconds, unless said
 otherwise."""
 
-from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar
+from typing import Any, Generic, Literal, NotRequired, TypeVar
+
+from typing_extensions import TypedDict
 
 from shared.payment import PaymentObject
 

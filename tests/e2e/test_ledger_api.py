@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from cli.keys import Role, create_key
-from services.api.routes import balance, charges, events, payments, webhook_endpoints
+from services.api.routes import OPERATIONS
 from shared.db import Database
 from tests.conftest import KEY
 from tests.system import System, Urls, eventually, payment_body
@@ -135,11 +135,14 @@ async def test_no_route_shows_anything_of_another_account(
     body = {"url": "http://127.0.0.1:1/", "enabled_events": ["payment.failed"]}
     async with http.post("/v1/webhook_endpoints", json=body) as response:
         endpoint = (await response.json())["id"]
+    async with http.post("/v1/refunds", json={"charge": paid[0], "amount": 1}) as response:
+        refund = (await response.json())["id"]
     _, listed = await get(http, "/v1/events")
     _, transactions = await get(http, "/v1/balance_transactions")
     own = {
         "payments": paid[0],
         "charges": paid[0],
+        "refunds": refund,
         "events": listed["data"][0]["id"],
         "balance_transactions": transactions["data"][0]["id"],
         "webhook_endpoints": endpoint,
@@ -147,23 +150,27 @@ async def test_no_route_shows_anything_of_another_account(
     _, key = await create_key(database, account_id="", new_account="Other", role=Role.SECRET)
     foreign = {"Authorization": f"Bearer {key}"}
     walked = set()
-    for resource in (payments, charges, events, balance, webhook_endpoints):
-        for route in resource.routes("/v1"):
-            name = route.path.split("/")[2]
-            path = route.path.replace("{id}", own.get(name, ""))
-            if route.method == "POST":
-                continue
-            walked.add(f"{route.method} {route.path}")
-            async with http.request(route.method, path, headers=foreign) as response:
-                answer = await response.json()
-            if "{id}" in route.path:
-                assert (response.status, answer["error"]["code"]) == (404, "resource_missing")
-            else:
-                assert response.status == 200
-                text = str(answer)
-                assert not any(id_ in text for id_ in own.values())
-                assert answer.get("data", []) == []
-    assert len(walked) == 13
+    for operation in OPERATIONS:
+        name = operation.path.split("/")[1]
+        path = "/v1" + operation.path.replace("{id}", own.get(name, ""))
+        if operation.method == "POST" and "{id}" not in operation.path:
+            continue
+        walked.add(f"{operation.method} {operation.path}")
+        sent: dict[str, Any] | None = {} if operation.body else None
+        async with http.request(operation.method, path, headers=foreign, json=sent) as response:
+            answer = await response.json()
+        if "{id}" in operation.path:
+            assert (response.status, answer["error"]["code"]) == (404, "resource_missing")
+        else:
+            assert response.status == 200
+            text = str(answer)
+            assert not any(id_ in text for id_ in own.values())
+            assert answer.get("data", []) == []
+    for named in ("charge", "payment_id", "transaction_id"):
+        async with http.post("/v1/refunds", headers=foreign, json={named: paid[0]}) as response:
+            answer = await response.json()
+        assert (response.status, answer["error"]["param"]) == (404, named)
+    assert len(walked) == len(OPERATIONS) - 4, "all but those that make something"
     for name, id_ in own.items():  # and all of it is still there for its owner
         assert (await get(http, f"/v1/{name}/{id_}"))[0] == 200
 

@@ -32,8 +32,6 @@ from services.api.store.refunds import NewRefund, find_refund, list_refunds
 from shared.ids import new_id
 from shared.refund import SEEN_AS, Refund, RefundObject, refund_object
 
-EXPANDABLE: Final = ("balance_transaction", "charge")
-
 
 async def create(request: web.Request) -> web.Response:
     """Refund a completed payment, in full or in part.
