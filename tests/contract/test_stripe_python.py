@@ -9,6 +9,7 @@ import pytest
 import stripe
 
 from shared.db import Database
+from tests.breaking_proxy import open_breaking_proxy
 from tests.conftest import KEY
 from tests.invariants import assert_invariants
 from tests.receiver import Receiver
@@ -35,6 +36,11 @@ def client(system_url: str) -> stripe.StripeClient:
 
 def client_of(url: str, key: str) -> stripe.StripeClient:
     return stripe.StripeClient(key, base_addresses={"api": f"{url}/api"}, max_network_retries=0)
+
+
+def code_of(error: stripe.StripeError) -> str:
+    code: str = error.json_body["error"]["code"]  # type: ignore[index]
+    return code
 
 
 async def settled(client: stripe.StripeClient, id_: str) -> stripe.Charge:
@@ -151,6 +157,157 @@ async def test_errors_are_the_exceptions_that_the_sdk_has_for_them(
     stranger = client_of(system_url, "sk_test_of_nobody_at_all_1234")
     with pytest.raises(stripe.AuthenticationError):
         await asyncio.to_thread(stranger.v1.charges.list)
+
+
+async def refunded(client: stripe.StripeClient, id_: str) -> stripe.Refund:
+    async def is_settled() -> stripe.Refund | None:
+        refund = await asyncio.to_thread(client.v1.refunds.retrieve, id_)
+        return refund if refund.status != "pending" else None
+
+    refund: stripe.Refund = await eventually(is_settled)
+    return refund
+
+
+async def test_refunds_in_part_and_in_full(client: stripe.StripeClient) -> None:
+    made = await asyncio.to_thread(client.v1.charges.create, {"amount": 10_000, "currency": "sek"})
+    await settled(client, made.id)
+    part = await asyncio.to_thread(
+        client.v1.refunds.create,
+        {
+            "charge": made.id,
+            "amount": 3_000,
+            "reason": "requested_by_customer",
+            "metadata": {"ticket": "12"},
+        },
+    )
+    assert (part.object, part.amount, part.charge, part.currency, part.status, part.reason) == (
+        "refund", 3_000, made.id, "sek", "pending", "requested_by_customer",
+    )  # fmt: skip
+    assert part.metadata is not None
+    assert part.metadata["ticket"] == "12"
+    with pytest.raises(stripe.InvalidRequestError) as too_much:
+        await asyncio.to_thread(client.v1.refunds.create, {"charge": made.id, "amount": 7_001})
+    assert (too_much.value.code, too_much.value.param) == ("amount_too_large", "amount")
+    rest = await asyncio.to_thread(client.v1.refunds.create, {"charge": made.id})
+    assert rest.amount == 7_000
+    done = await refunded(client, part.id)
+    assert done.status == "succeeded"
+    charge = await asyncio.to_thread(
+        client.v1.charges.retrieve, made.id, {"expand": ["balance_transaction"]}
+    )
+    assert (charge.amount_refunded, charge.refunded) == (10_000, True)
+    assert isinstance(charge.balance_transaction, stripe.BalanceTransaction)
+    assert charge.balance_transaction.amount == 10_000
+    await refunded(client, rest.id)
+    listed = await asyncio.to_thread(client.v1.refunds.list, {"charge": made.id})
+    assert [r.id for r in listed.data] == [rest.id, part.id]
+    moved = await asyncio.to_thread(
+        client.v1.balance_transactions.list, {"currency": "sek", "type": "refund"}
+    )
+    assert sorted((t.amount, t.source) for t in moved.data) == [
+        (-7_000, rest.id), (-3_000, part.id),
+    ]  # fmt: skip
+    balance = await asyncio.to_thread(client.v1.balance.retrieve)
+    assert [(m.amount, m.currency) for m in balance.available if m.currency == "sek"] == [
+        (0, "sek")
+    ]
+    assert [m.amount for m in balance.pending if m.currency == "sek"] == [0]
+
+
+async def test_a_retry_after_a_lost_answer_is_the_same_charge(system_url: str) -> None:
+    async with open_breaking_proxy(system_url) as proxy:
+        client = stripe.StripeClient(
+            KEY, base_addresses={"api": f"{proxy.url}/api"}, max_network_retries=2
+        )
+        proxy.lose = 2
+        made = await asyncio.to_thread(
+            client.v1.charges.create,
+            {"amount": 4321, "currency": "usd", "customer": "retried"},
+        )
+    assert len(proxy.keys) == 3
+    assert len(set(proxy.keys)) == 1, "the SDK sends one key with every try"
+    assert proxy.replayed == [None, "true", "true"]
+    direct = client_of(system_url, KEY)
+    listed = await asyncio.to_thread(direct.v1.charges.list, {"customer": "retried"})
+    assert [charge.id for charge in listed.data] == [made.id]
+
+
+async def test_refusals_that_pass_are_the_exceptions_for_them(
+    urls: Urls, database: Database, tmp_path: Path
+) -> None:
+    strict = System(
+        urls,
+        tmp_path,
+        FLORIN_AUTH="local",
+        FLORIN_RATE_LIMIT="0.01",
+        FLORIN_RATE_BURST="3",
+        FLORIN_ACCEPT_QUEUE="1",
+    )
+    api = strict.services["api"]
+    try:
+        await api.start(30)
+        client = client_of(strict.url, KEY)
+        foreign: stripe.RequestOptions = {"headers": {"Origin": "https://evil.example"}}
+        with pytest.raises(stripe.PermissionError) as forbidden:
+            await asyncio.to_thread(client.v1.charges.list, {}, foreign)
+        assert (forbidden.value.http_status, code_of(forbidden.value)) == (403, "origin_not_local")
+
+        def make(user: str) -> object:
+            options: stripe.RequestOptions = {"headers": {"X-User-ID": user}}
+            return client.v1.charges.create({"amount": 1, "currency": "usd"}, options)
+
+        # While the table is locked one batch waits for it, one request waits for the batch, and
+        # whoever comes then is told to come again.
+        async with database.transaction() as lock:
+            await lock.execute("LOCK TABLE payments IN ACCESS EXCLUSIVE MODE")
+            asked = [asyncio.create_task(asyncio.to_thread(make, f"user {n}")) for n in range(6)]
+            done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            refused = [task.exception() for task in done]
+        assert all(type(error) is stripe.APIError for error in refused), refused
+        assert {error.http_status for error in refused if isinstance(error, stripe.APIError)} == {
+            503
+        }
+        await asyncio.gather(*asked, return_exceptions=True)
+        for _ in range(3):
+            await asyncio.to_thread(make, "hasty")
+        with pytest.raises(stripe.RateLimitError) as limited:
+            await asyncio.to_thread(make, "hasty")
+        assert (limited.value.http_status, code_of(limited.value)) == (429, "rate_limit_exceeded")
+    finally:
+        await api.stop()
+    with pytest.raises(stripe.APIConnectionError):
+        await asyncio.to_thread(client_of(strict.url, KEY).v1.balance.retrieve)
+
+
+async def test_endpoints_are_changed_and_secrets_are_shown_once(
+    client: stripe.StripeClient,
+) -> None:
+    made = await asyncio.to_thread(
+        client.v1.webhook_endpoints.create,
+        {
+            "url": "http://127.0.0.1:1/a",
+            "enabled_events": ["*"],
+            "metadata": {"a": "1", "b": "2"},
+            "description": "first",
+        },
+    )
+    assert str(made.secret).startswith("whsec_")
+    changed = await asyncio.to_thread(
+        client.v1.webhook_endpoints.update,
+        made.id,
+        {
+            "url": "http://127.0.0.1:1/b",
+            "enabled_events": ["refund.failed"],
+            "metadata": {"a": ""},
+        },
+    )
+    assert (changed.url, changed.enabled_events, changed.description) == (
+        "http://127.0.0.1:1/b", ["refund.failed"], "first",
+    )  # fmt: skip
+    found = await asyncio.to_thread(client.v1.webhook_endpoints.retrieve, made.id)
+    assert found.metadata.to_dict() == {"b": "2"}
+    assert getattr(found, "secret", None) is None
+    await asyncio.to_thread(client.v1.webhook_endpoints.delete, made.id)
 
 
 async def test_webhooks_are_subscribed_delivered_verified_and_listed(
