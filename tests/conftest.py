@@ -19,6 +19,16 @@ from tests.receiver import Receiver, open_receiver
 from tests.system import RETRY_DELAYS, System, Urls
 
 TEMPLATE = "florin_template"
+EMPTY = (
+    "ALTER TABLE transfers DISABLE TRIGGER USER",
+    """
+    TRUNCATE payments, refunds, counts, ledger_accounts, transfers, events, outbox,
+             webhook_endpoints, webhook_subscriptions, deliveries, delivery_attempts,
+             request_answers, sweep_marks
+    """,
+    "ALTER TABLE transfers ENABLE TRIGGER USER",
+)
+"""What leaves a database with its schema, its accounts and its keys alone."""
 KEY = "sk_test_0123456789abcdefghij"
 
 
@@ -66,15 +76,8 @@ async def database(urls: Urls) -> AsyncIterator[Database]:
 @pytest.fixture
 async def empty(database: Database) -> Database:
     """The module's database with nothing in it."""
-    await database.execute("ALTER TABLE transfers DISABLE TRIGGER USER")
-    await database.execute(
-        """
-        TRUNCATE payments, refunds, counts, ledger_accounts, transfers, events, outbox,
-                 webhook_endpoints, webhook_subscriptions, deliveries, delivery_attempts,
-                 request_answers, sweep_marks
-        """
-    )
-    await database.execute("ALTER TABLE transfers ENABLE TRIGGER USER")
+    for statement in EMPTY:
+        await database.execute(statement)
     return database
 
 
