@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from services.api.codes import Code
 from services.api.errors import Problem
 from services.api.store.keys import find_keys
 from shared.api_keys import matches, prefix_of
@@ -51,14 +52,14 @@ class Authenticator:
         host = headers.get("Host", "")
         if not _is_loopback_name(host):
             raise _forbidden(
-                "host_not_local",
+                Code.HOST_NOT_LOCAL,
                 f"This server answers to loopback names only, and was asked for as {host[:80]!r}."
                 " Use http://127.0.0.1 or localhost, or set FLORIN_AUTH=required.",
             )
         origin = headers.get("Origin")
         if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             raise _forbidden(
-                "origin_not_local",
+                Code.ORIGIN_NOT_LOCAL,
                 f"Pages of {origin[:80]!r} may not use this server without a key."
                 " Set FLORIN_AUTH=required and send one.",
             )
@@ -120,7 +121,7 @@ def _is_loopback_name(host: str) -> bool:
         return False
 
 
-def _forbidden(code: str, message: str) -> Problem:
+def _forbidden(code: Code, message: str) -> Problem:
     return Problem(403, "permission_error", code, message)
 
 
@@ -128,7 +129,7 @@ def _unauthorized(message: str) -> Problem:
     return Problem(
         401,
         "authentication_error",
-        "api_key_invalid",
+        Code.API_KEY_INVALID,
         message,
         headers={"WWW-Authenticate": 'Bearer realm="florin"'},
     )

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from services.api import form, strict_json
 from services.api.accept import Acceptor
+from services.api.codes import Code
 from services.api.errors import Problem, from_validation, invalid
 from services.api.form import InvalidForm
 from services.api.models import Page, Request, TimedPage
@@ -65,7 +66,9 @@ def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = Non
 async def read_body(request: web.Request, model: type[M]) -> M:
     """The request's body, JSON or a form, as `model`. Raises a Problem that names the parameter."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise invalid("encoding_unsupported", "Send the body without Content-Encoding.", None, 415)
+        raise invalid(
+            Code.ENCODING_UNSUPPORTED, "Send the body without Content-Encoding.", None, 415
+        )
     body = await request.read()
     # A body without a Content-Type is taken for what nearly everybody means.
     kind = request.content_type if "Content-Type" in request.headers else _JSON
@@ -78,15 +81,15 @@ async def read_body(request: web.Request, model: type[M]) -> M:
                 strict_json.check_texts(value)
             case _:
                 raise invalid(
-                    "content_type_unsupported",
+                    Code.CONTENT_TYPE_UNSUPPORTED,
                     f"The body is {kind[:80]!r}; send `Content-Type: application/json`.",
                     None,
                     415,
                 )
     except (InvalidJson, InvalidForm) as error:
-        raise invalid("body_invalid", str(error)) from None
+        raise invalid(Code.BODY_INVALID, str(error)) from None
     if not isinstance(value, dict):
-        raise invalid("body_invalid", "The body must be a JSON object.")
+        raise invalid(Code.BODY_INVALID, "The body must be a JSON object.")
     return _validate(model, value)
 
 
@@ -101,17 +104,17 @@ def read_query(request: web.Request, model: type[M]) -> M:
             strict_json.check_text(name)
             strict_json.check_text(value)
         except InvalidJson as error:
-            raise invalid("parameter_invalid", str(error), name.replace("\0", "")) from None
+            raise invalid(Code.PARAMETER_INVALID, str(error), name.replace("\0", "")) from None
         listed = _LISTED.fullmatch(name)
         if listed is not None:  # types[]=a or types[0]=a
             values.setdefault(listed[1], []).append(value)
         elif name in values:
-            raise invalid("parameter_invalid", f"{name} stands twice in the query.", name)
+            raise invalid(Code.PARAMETER_INVALID, f"{name} stands twice in the query.", name)
         else:
             values[name] = value
     if "starting_after" in values and "ending_before" in values:
         raise invalid(
-            "parameter_invalid",
+            Code.PARAMETER_INVALID,
             "Give starting_after or ending_before, not both.",
             "ending_before",
         )
@@ -127,7 +130,7 @@ def idempotency_key(request: web.Request) -> str | None:
         raise Problem(
             400,
             "idempotency_error",
-            "idempotency_key_invalid",
+            Code.IDEMPOTENCY_KEY_INVALID,
             "Idempotency-Key must have 1 to 255 printable characters.",
             param="Idempotency-Key",
         )

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from aiohttp import web
 from pydantic import ValidationError
 
+from services.api.codes import Code
+
 
 class Problem(Exception):  # noqa: N818 - it is an answer
     """An answer that is an error. `code` is stable and documented; `message` is for people."""
@@ -18,7 +20,7 @@ class Problem(Exception):  # noqa: N818 - it is an answer
         self,
         status: int,
         type_: str,
-        code: str,
+        code: Code,
         message: str,
         *,
         param: str | None = None,
@@ -33,14 +35,14 @@ class Problem(Exception):  # noqa: N818 - it is an answer
         self.headers = dict(headers or {})
 
 
-def invalid(code: str, message: str, param: str | None = None, status: int = 400) -> Problem:
+def invalid(code: Code, message: str, param: str | None = None, status: int = 400) -> Problem:
     """A request that can be mended by who sent it."""
     return Problem(status, "invalid_request_error", code, message, param=param)
 
 
 def not_found(kind: str, id_: str) -> Problem:
     """There is no such object in this account."""
-    return invalid("resource_missing", f"No such {kind}: {id_[:80]!r}.", "id", 404)
+    return invalid(Code.RESOURCE_MISSING, f"No such {kind}: {id_[:80]!r}.", "id", 404)
 
 
 def key_reused() -> Problem:
@@ -48,7 +50,7 @@ def key_reused() -> Problem:
     return Problem(
         400,
         "idempotency_error",
-        "idempotency_key_reused",
+        Code.IDEMPOTENCY_KEY_REUSED,
         "This Idempotency-Key was used before with other parameters. Send a new key for a new"
         " request, or the first request unchanged.",
         param="Idempotency-Key",
@@ -60,7 +62,7 @@ def unavailable(message: str, retry_after: int) -> Problem:
     return Problem(
         503,
         "api_error",
-        "unavailable",
+        Code.UNAVAILABLE,
         message,
         headers={"Retry-After": str(retry_after), "Stripe-Should-Retry": "true"},
     )
@@ -73,17 +75,17 @@ def from_validation(error: ValidationError, known: list[str]) -> Problem:
     param = location[0] + "".join(f"[{part}]" for part in location[1:]) if location else None
     match first["type"]:
         case "missing":
-            return invalid("parameter_missing", f"Missing required parameter: {param}.", param)
+            return invalid(Code.PARAMETER_MISSING, f"Missing required parameter: {param}.", param)
         case "extra_forbidden":
             return invalid(
-                "parameter_unknown",
+                Code.PARAMETER_UNKNOWN,
                 f"Unknown parameter: {param}. Known here: {', '.join(known)}.",
                 param,
             )
         case _:
             reason = first["msg"].removeprefix("Value error, ")
             reason = reason[:1].lower() + reason[1:]
-            return invalid("parameter_invalid", f"Invalid {param}: {reason}.", param)
+            return invalid(Code.PARAMETER_INVALID, f"Invalid {param}: {reason}.", param)
 
 
 def respond(problem: Problem, request_id: str) -> web.Response:

@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from services.api import errors
 from services.api.auth import Authenticator, Caller
+from services.api.codes import Code
 from services.api.errors import Problem
 from services.api.rate_limit import RateLimiter, Verdict, field
 from shared import metrics
@@ -67,7 +68,7 @@ def _user(request: web.Request, caller: Caller) -> str:
     if user:
         if len(user) > 255:
             raise errors.invalid(
-                "parameter_invalid", "X-User-ID is longer than 255 characters.", "X-User-ID"
+                Code.PARAMETER_INVALID, "X-User-ID is longer than 255 characters.", "X-User-ID"
             )
         return f"u:{caller.account_id}:{user}"
     if caller.key_id:
@@ -81,7 +82,7 @@ def _require_token(verdict: Verdict) -> None:
     raise Problem(
         429,
         "rate_limit_error",
-        "rate_limit_exceeded",
+        Code.RATE_LIMIT_EXCEEDED,
         f"Too many requests for this user: the next is allowed in {verdict.retry_after} s.",
         headers={"Retry-After": str(verdict.retry_after)},
     )
@@ -103,14 +104,14 @@ def _as_problem(error: Exception, request: web.Request) -> Problem:
         case Permanent():
             log.error("row_refused", path=request.path, reason=str(error))
             return errors.invalid(
-                "parameter_invalid", "The database refuses a value of this request.", None
+                Code.PARAMETER_INVALID, "The database refuses a value of this request.", None
             )
         case web.HTTPException():
             return _http_problem(error, request)
         case _:
             log.error("request_failed", path=request.path, exc_info=error)
             return Problem(
-                500, "api_error", "internal_error", "Something went wrong here; it was logged."
+                500, "api_error", Code.INTERNAL_ERROR, "Something went wrong here; it was logged."
             )
 
 
@@ -118,12 +119,12 @@ def _http_problem(error: web.HTTPException, request: web.Request) -> Problem:
     match error.status:
         case 404:
             return errors.invalid(
-                "route_unknown", f"There is no {request.path[:200]} here.", None, 404
+                Code.ROUTE_UNKNOWN, f"There is no {request.path[:200]} here.", None, 404
             )
         case 405:
             allow = error.headers.get("Allow", "")
             problem = errors.invalid(
-                "method_not_allowed",
+                Code.METHOD_NOT_ALLOWED,
                 f"{request.method} does not work here; {allow} does.",
                 None,
                 405,
@@ -131,6 +132,6 @@ def _http_problem(error: web.HTTPException, request: web.Request) -> Problem:
             problem.headers["Allow"] = allow
             return problem
         case 413:
-            return errors.invalid("body_too_large", "The body is larger than 1 MiB.", None, 413)
+            return errors.invalid(Code.BODY_TOO_LARGE, "The body is larger than 1 MiB.", None, 413)
         case _:
-            return errors.invalid("request_invalid", error.reason, None, error.status)
+            return errors.invalid(Code.REQUEST_INVALID, error.reason, None, error.status)

@@ -6,6 +6,7 @@ from typing import Any, Generic, Literal, NotRequired, TypeVar
 
 from typing_extensions import TypedDict
 
+from services.api.codes import Code
 from shared.payment import PaymentObject
 
 T = TypeVar("T")
@@ -201,7 +202,7 @@ class ErrorDetail(TypedDict):
         "card_error",
         "api_error",
     ]
-    code: str
+    code: Code
     message: str
     param: NotRequired[str]
     request_id: str

@@ -14,6 +14,7 @@ from services.api.accept import (
     REMEMBERED_METADATA,
     IdempotencyMismatch,
 )
+from services.api.codes import Code
 from services.api.recent import Recent
 from services.api.store.refunds import NewRefund, Standing, find_standings, reserve_refunds
 from shared import metrics
@@ -41,7 +42,7 @@ class Refused:
     """Why a refund cannot be: a stable code, what a person should know, and whether that is because
     there is no such payment."""
 
-    code: str
+    code: Code
     message: str
     missing: bool = False
 
@@ -137,21 +138,21 @@ def judge(new: NewRefund, standing: Standing) -> Refund | Refused | None:
     if standing.earlier is not None:
         return standing.earlier
     if standing.status is None or standing.currency is None:
-        return Refused("resource_missing", f"No such payment: {new.payment_id[:80]!r}.", True)
+        return Refused(Code.RESOURCE_MISSING, f"No such payment: {new.payment_id[:80]!r}.", True)
     if standing.status is not PaymentStatus.COMPLETED:
         return Refused(
-            "charge_not_refundable",
+            Code.CHARGE_NOT_REFUNDABLE,
             f"Payment {new.payment_id} is {standing.status}: only a completed payment can be"
             " refunded.",
         )
     if standing.left == 0:
         return Refused(
-            "charge_already_refunded", f"Payment {new.payment_id} is refunded in full already."
+            Code.CHARGE_ALREADY_REFUNDED, f"Payment {new.payment_id} is refunded in full already."
         )
     if new.amount is not None and new.amount > standing.left:
         left = to_major(standing.left, standing.currency)
         return Refused(
-            "amount_too_large",
+            Code.AMOUNT_TOO_LARGE,
             f"{to_major(new.amount, standing.currency)} {standing.currency} is more than the"
             f" {left} {standing.currency} that are left to refund of payment {new.payment_id}:"
             f" the amount may be at most {standing.left}.",

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import structlog
 from aiohttp import web
 
+from services.api.codes import Code
 from services.api.errors import invalid, respond
 from shared.errors import Misconfigured
 from shared.ids import new_id
@@ -31,7 +32,7 @@ class _Protocol(web.RequestHandler):
         request_id = new_id("req")
         log.info("request_not_http", request_id=request_id, status=status, fault=type(exc).__name__)
         problem = invalid(
-            "request_malformed", "The request is not valid HTTP/1.1.", None, max(status, 400)
+            Code.REQUEST_MALFORMED, "The request is not valid HTTP/1.1.", None, max(status, 400)
         )
         response = respond(problem, request_id)
         response.headers["Request-Id"] = request_id
@@ -80,7 +81,7 @@ async def answer_expectation(request: web.Request) -> web.StreamResponse | None:
         request.writer.output_size = 0  # the answer proper is still to come
         return None
     request_id = new_id("req")
-    problem = invalid("expectation_failed", "Only `Expect: 100-continue` is met.", None, 417)
+    problem = invalid(Code.EXPECTATION_FAILED, "Only `Expect: 100-continue` is met.", None, 417)
     response = respond(problem, request_id)
     response.headers["Request-Id"] = request_id
     return response

@@ -4,6 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
+from services.api.codes import Code
 from services.api.context import (
     CONTEXT,
     answer,
@@ -46,7 +47,7 @@ async def create(request: web.Request) -> web.Response:
     try:
         amount = to_minor(body.amount, body.currency)
     except InvalidMoney as error:
-        raise invalid("parameter_invalid", f"Invalid amount: {error}.", "amount") from None
+        raise invalid(Code.PARAMETER_INVALID, f"Invalid amount: {error}.", "amount") from None
     accepted = await accept_payment(
         request,
         scope=SCOPE,

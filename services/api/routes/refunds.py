@@ -8,6 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from services.api.accept import IdempotencyMismatch
+from services.api.codes import Code
 from services.api.context import (
     CONTEXT,
     answer,
@@ -43,7 +44,7 @@ async def create(request: web.Request) -> web.Response:
     named = body.payments
     if len(named) != 1:
         raise invalid(
-            "parameter_missing" if not named else "parameter_invalid",
+            Code.PARAMETER_MISSING if not named else Code.PARAMETER_INVALID,
             "Say which payment to refund by exactly one of charge, payment_id and transaction_id.",
             "charge",
         )
@@ -69,7 +70,7 @@ async def create(request: web.Request) -> web.Response:
         raise key_reused() from None
     except RefundRefused as error:
         refused = error.refused
-        about = param if refused.missing or refused.code != "amount_too_large" else "amount"
+        about = param if refused.missing or refused.code != Code.AMOUNT_TOO_LARGE else "amount"
         raise invalid(
             refused.code, refused.message, about, 404 if refused.missing else 400
         ) from None
@@ -92,7 +93,7 @@ async def list_(request: web.Request) -> web.Response:
     """Refunds, newest first."""
     query = read_query(request, ListRefunds)
     if query.charge is not None and query.payment_id is not None:
-        raise invalid("parameter_invalid", "Give charge or payment_id, not both.", "payment_id")
+        raise invalid(Code.PARAMETER_INVALID, "Give charge or payment_id, not both.", "payment_id")
     found = await list_refunds(
         request.app[CONTEXT].database,
         request[CALLER].account_id,
