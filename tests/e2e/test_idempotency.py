@@ -135,7 +135,11 @@ async def test_an_answer_that_a_crash_cut_off_is_given_to_who_asks_again(
         asking = asyncio.create_task(send(sessions[0], "/v1/charges", body, key))
 
         async def waits_for_the_lock() -> bool:
-            return bool(await database.fetchval("SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1"))
+            waiting = """
+                SELECT 1 FROM pg_stat_activity
+                 WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO payments%' LIMIT 1
+                """
+            return bool(await database.fetchval(waiting))
 
         await eventually(waits_for_the_lock)
         old = system.kill("api", signal.SIGSTOP)  # it can no longer hear Postgres say: committed
@@ -144,8 +148,10 @@ async def test_an_answer_that_a_crash_cut_off_is_given_to_who_asks_again(
     async def is_committed() -> Any:
         return await database.fetchval(committed)
 
-    id_ = await eventually(is_committed)
-    system.kill("api", signal.SIGKILL)
+    try:
+        id_ = await eventually(is_committed)
+    finally:
+        system.kill("api", signal.SIGKILL)
     with pytest.raises(aiohttp.ClientError):
         await asking
     await system.wait_for_restart("api", old)
