@@ -43,8 +43,8 @@ async def lay_foundation(
         relay = OutboxRelay(database, publisher)
         sweeper = Repeating("outbox sweeper", relay.sweep, settings.outbox_sweep_interval)
         async with (
-            lifecycle.running("outbox relay", relay, settings.drain_timeout),
-            lifecycle.running("outbox sweeper", sweeper, settings.drain_timeout),
+            lifecycle.running(settings.drain_timeout, outbox_relay=relay),
+            lifecycle.running(settings.drain_timeout, outbox_sweeper=sweeper),
         ):
             yield Foundation(database, relay, publisher)
     finally:

@@ -64,21 +64,23 @@ class Lifecycle:
         return task
 
     @contextlib.asynccontextmanager
-    async def running(self, name: str, work: Stoppable, timeout: float) -> AsyncIterator[None]:
-        """Run `work` in the background during the block, then let it finish what it holds.
+    async def running(self, timeout: float, **works: Stoppable) -> AsyncIterator[None]:
+        """Run `works` in the background during the block; then all stop, and finish what they hold.
 
         Everything together has `timeout` seconds, counted from the first that is asked to stop.
         """
-        task = self.spawn(name, work.run())
+        tasks = [self.spawn(name.replace("_", " "), work.run()) for name, work in works.items()]
         yield
         now = time.monotonic()
         self._drained_by = self._drained_by or now + timeout
-        work.stop()
-        done, _ = await asyncio.wait({task}, timeout=max(0.0, self._drained_by - now))
-        if not done:
-            log.warning("not_finished_in_time", task=name)
+        for work in works.values():
+            work.stop()
+        _, late = await asyncio.wait(tasks, timeout=max(0.0, self._drained_by - now))
+        for task in late:
+            log.warning("not_finished_in_time", task=task.get_name())
             task.cancel()
-            await asyncio.wait({task}, timeout=1)
+        if late:
+            await asyncio.wait(late, timeout=1)
 
     def end(self) -> None:
         """Begin to stop. Harmless when already stopping."""

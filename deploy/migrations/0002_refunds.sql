@@ -32,7 +32,7 @@ CREATE TABLE refunds (
     CHECK (unknown_since IS NULL OR status = 'processing')
 ) WITH (fillfactor = 70);
 CREATE INDEX refunds_by_payment ON refunds (account_id, payment_id, id);
-CREATE INDEX refunds_unknown ON refunds (unknown_since) WHERE unknown_since IS NOT NULL;
+CREATE INDEX refunds_unknown ON refunds (account_id, id) WHERE unknown_since IS NOT NULL;
 CREATE INDEX refunds_by_time ON refunds USING brin (created_at) WITH (pages_per_range = 16);
 
 -- Every question that the gateway was asked, and what came of it: appended by the very updates that
@@ -43,6 +43,14 @@ ALTER TABLE payments ADD COLUMN gateway_calls jsonb NOT NULL DEFAULT '[]';
 -- heap-only, and only one that fails pays for the index.
 CREATE INDEX payments_failed ON payments (account_id, id) WHERE failure_code IS NOT NULL;
 CREATE INDEX refunds_failed ON refunds (account_id, id) WHERE failure_code IS NOT NULL;
+
+-- Few are of unknown outcome: whoever looks for them finds them all, or an account's by id.
+DROP INDEX payments_unknown;
+CREATE INDEX payments_unknown ON payments (account_id, id) WHERE unknown_since IS NOT NULL;
+
+-- A currency never changes, so these cost an entry for each row and no update.
+CREATE INDEX payments_by_currency ON payments (account_id, currency, id);
+CREATE INDEX transfers_by_currency ON transfers (account_id, currency, id);
 
 -- Rare types are found without walking past the common ones.
 CREATE INDEX events_by_type ON events (account_id, type, id);

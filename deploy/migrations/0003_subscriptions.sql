@@ -1,6 +1,9 @@
 -- What an endpoint was subscribed to, and when: an event goes to those who were subscribed when it
 -- happened, however the endpoint was changed since.
 
+-- What a service of the release before is writing must be there before it is copied.
+LOCK TABLE webhook_endpoints IN ACCESS EXCLUSIVE MODE;
+
 CREATE TABLE webhook_subscriptions (
     account_id      text COLLATE "C" NOT NULL,
     endpoint_id     text COLLATE "C" NOT NULL,

@@ -58,7 +58,7 @@ def make_app(settings: ApiSettings) -> App:
                 REAP_INTERVAL,
             )
             await stack.enter_async_context(
-                lifecycle.running("answers reaper", reaper, settings.drain_timeout)
+                lifecycle.running(settings.drain_timeout, answers_reaper=reaper)
             )
             await stack.enter_async_context(
                 listen(

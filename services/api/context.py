@@ -107,7 +107,12 @@ def read_query(request: web.Request, model: type[M]) -> M:
             raise invalid(Code.PARAMETER_INVALID, str(error), name.replace("\0", "")) from None
         listed = _LISTED.fullmatch(name)
         if listed is not None:  # types[]=a or types[0]=a
-            values.setdefault(listed[1], []).append(value)
+            found = values.setdefault(listed[1], [])
+            if not isinstance(found, list):
+                raise invalid(
+                    Code.PARAMETER_INVALID, f"{listed[1]} is a value and a list at once.", name
+                )
+            found.append(value)
         elif name in values:
             raise invalid(Code.PARAMETER_INVALID, f"{name} stands twice in the query.", name)
         else:
@@ -162,7 +167,7 @@ def page(
     The row too many is the last going down in time, and the first going up.
     """
     has_more = len(found) > query.limit
-    rows = found[has_more:] if query.ending_before is not None else found[: query.limit]
+    rows = found[-query.limit :] if query.ending_before is not None else found[: query.limit]
     return answer(
         {"object": "list", "url": url, "has_more": has_more, "data": [show(row) for row in rows]}
     )

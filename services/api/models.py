@@ -62,17 +62,6 @@ def _listed(value: Any) -> Any:
     return value
 
 
-def _is_flag(value: Any) -> Any:
-    if isinstance(value, str) and not isinstance(value, JsonNumber) and value in _FLAGS:
-        return _FLAGS[value]
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")  # noqa: TRY004 - pydantic wants ValueError
-    return value
-
-
-_FLAGS = {"true": True, "false": False}
-
-
 def _is_http_url(value: str) -> str:
     try:
         parts = urlsplit(value)
@@ -103,7 +92,6 @@ def _is_known_event(value: str) -> str:
 # The constraint stands next to the type, so that its message speaks of characters.
 T = TypeVar("T")
 Listed = Annotated[list[T], BeforeValidator(_listed)]
-Flag = Annotated[bool, BeforeValidator(_is_flag)]
 Text = Annotated[str, BeforeValidator(_is_text)]
 Id = Annotated[str, Field(min_length=1, max_length=255), BeforeValidator(_is_text)]
 Description = Annotated[str, Field(max_length=1000), BeforeValidator(_is_text)]
@@ -146,7 +134,8 @@ Moment = Annotated[int, Field(ge=0, le=4_102_444_800), BeforeValidator(_is_whole
 Limit = Annotated[int, Field(ge=1, le=100), BeforeValidator(_is_whole)]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=40), BeforeValidator(_is_text)]
 MetadataValue = Annotated[str, Field(max_length=500), BeforeValidator(_is_text)]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=50)]
+METADATA_KEYS = 50
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=METADATA_KEYS)]
 Url = Annotated[
     str, Field(max_length=2048), AfterValidator(_is_http_url), BeforeValidator(_is_text)
 ]
@@ -335,6 +324,9 @@ EnabledEvents = Annotated[
         ]
     ],
     Field(min_length=1, max_length=100),
+    AfterValidator(
+        lambda types: sorted(set(types))
+    ),  # which stand there matters, not in what order
     BeforeValidator(_listed),
 ]
 

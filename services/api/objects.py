@@ -96,6 +96,23 @@ class ChargeObject(TypedDict):
     status: Literal["pending", "succeeded", "failed"]
 
 
+class RefundAnswer(TypedDict):
+    """A refund, with what was asked to be expanded in full."""
+
+    id: str
+    object: Literal["refund"]
+    amount: int
+    balance_transaction: str | BalanceTransactionObject | None
+    charge: str | ChargeObject
+    created: int
+    currency: str
+    failure_message: str | None
+    failure_reason: str | None
+    metadata: dict[str, str]
+    reason: str | None
+    status: Literal["pending", "succeeded", "failed"]
+
+
 class Money(TypedDict):
     """An amount of one currency."""
 

@@ -5,6 +5,7 @@ whether the first is done, is under way in another process, or lost its answer i
 """
 
 import hashlib
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -37,7 +38,8 @@ async def once(
         if key is None:
             return answer(await change(transaction))
         account_id = request[CALLER].account_id
-        fingerprint = hashlib.sha256(body.model_dump_json().encode()).digest()
+        meaning = json.dumps(body.model_dump(mode="json"), sort_keys=True)
+        fingerprint = hashlib.sha256(meaning.encode()).digest()
         earlier = await claim_request(
             transaction, account_id=account_id, route=route, key=key, fingerprint=fingerprint
         )

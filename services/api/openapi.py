@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from services.api.models import Request
-from services.api.objects import ErrorAnswer, EventObject, Ready
+from services.api.objects import ErrorAnswer, EventObject, Ready, RefundAnswer
 from services.api.operation import Operation
 from shared.event_types import EVENT_TYPES
 from shared.payment import PaymentObject
@@ -180,7 +180,7 @@ def _statuses(operation: Operation) -> list[int]:
     if operation.open:
         return [403]
     statuses = [400, 401, 403, 429, 503]
-    if "{id}" in operation.path or operation.answer is RefundObject:
+    if "{id}" in operation.path or operation.answer is RefundAnswer:
         statuses.append(404)
     if operation.body is not None:
         statuses += [413, 415]

@@ -1,10 +1,11 @@
 """Accepting a refund: reserve its amount on the payment, and commit it with its message.
 
 Requests that arrive together share a statement, except those of one payment, which take turns: the
-conditional UPDATE that reserves is the gate, and it changes a row once.
+conditional UPDATE that reserves is the gate, and it changes a row once. Whoever has had a turn is
+answered; the others come with the next batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -63,7 +64,7 @@ class Reserver:
     relay: OutboxRelay
     max_batch: int
     max_waiting: int
-    _batcher: Batcher[NewRefund, Refund | Refused] = field(init=False)
+    _batcher: Batcher[NewRefund, Refund | Refused | None] = field(init=False)
     _recent: Recent[tuple[str, str], Refund] = field(
         init=False, default_factory=lambda: Recent(REMEMBERED)
     )
@@ -83,13 +84,7 @@ class Reserver:
         place = (new.account_id, key) if key is not None else None
         refund = self._recent.get(place) if place is not None else None
         if refund is None:
-            match await self._batcher.submit(new):
-                case Refused() as refused:
-                    raise RefundRefused(refused)
-                case Refund() as found:
-                    refund = found.as_created()
-                case never:
-                    assert_never(never)
+            refund = (await self._write(new)).as_created()
             if place is not None and len(refund.metadata) <= REMEMBERED_METADATA:
                 self._recent.put(place, refund)
         replayed = refund.id != new.id
@@ -98,39 +93,40 @@ class Reserver:
         metrics.REFUNDS_ACCEPTED.labels(str(replayed).lower()).inc()
         return Reserved(refund, replayed)
 
+    async def _write(self, new: NewRefund) -> Refund:
+        while True:  # until it has had its turn
+            match await self._batcher.submit(new):
+                case Refused() as refused:
+                    raise RefundRefused(refused)
+                case Refund() as refund:
+                    return refund
+                case None:
+                    continue
+                case never:
+                    assert_never(never)
+
     async def drain(self) -> None:
         """Return when every commit under way is done."""
         await self._batcher.drain()
 
-    async def _commit(self, batch: list[NewRefund]) -> Sequence[Refund | Refused]:
-        # Every refund has its id already, so that a turn which was committed and whose answer was
+    async def _commit(self, batch: list[NewRefund]) -> Sequence[Refund | Refused | None]:
+        # Every refund has its id already, so that one which was committed and whose answer was
         # lost, or which a bisected batch repeats, finds itself made and is not made twice.
-        answers: dict[str, Refund | Refused] = {}
-        waiting = batch
-        while waiting:
-            turn = _first_of_each_payment(waiting)
-            try:
-                made, outbox = await try_for(
-                    LOST_ANSWER_RETRY, reserve_refunds, self.database, turn
-                )
-            except RowRefused as error:
-                if len(batch) > 1 or error.constraint not in UNIQUE_KEYS:
-                    raise  # the batcher bisects
-                made, outbox = {}, None  # another process was first: it is found below
-            if outbox is not None:
-                self.relay.offer([outbox])
-            answers |= made
-            unmade = [new for new in turn if new.id not in made]
-            unmade += _with_keys_of(turn, waiting)
-            if unmade:
-                standings = await try_for(LOST_ANSWER_RETRY, find_standings, self.database, unmade)
-                for new in unmade:
-                    answer = judge(new, standings[new.id])
-                    if answer is not None:
-                        answers[new.id] = answer
-            waiting = [new for new in waiting if new.id not in answers]
+        turn = _first_of_each_payment(batch)
+        try:
+            made, outbox = await try_for(LOST_ANSWER_RETRY, reserve_refunds, self.database, turn)
+        except RowRefused as error:
+            if len(batch) > 1 or error.constraint not in UNIQUE_KEYS:
+                raise  # the batcher bisects
+            made, outbox = {}, None  # another process was first: it is found below
+        if outbox is not None:
+            self.relay.offer([outbox])
+        answers: dict[str, Refund | Refused | None] = {**made}
+        if unmade := _to_look_at(batch, turn, made):
+            standings = await try_for(LOST_ANSWER_RETRY, find_standings, self.database, unmade)
+            answers |= {new.id: judge(new, standings[new.id]) for new in unmade}
         metrics.BATCH_SIZE.labels("reserve").observe(len(batch))
-        return [answers[new.id] for new in batch]
+        return [answers.get(new.id) for new in batch]
 
 
 def judge(new: NewRefund, standing: Standing) -> Refund | Refused | None:
@@ -174,12 +170,19 @@ def _first_of_each_payment(waiting: list[NewRefund]) -> list[NewRefund]:
     return sorted(turn, key=lambda new: (new.account_id, new.payment_id))
 
 
-def _with_keys_of(turn: list[NewRefund], waiting: list[NewRefund]) -> list[NewRefund]:
-    """Those of `waiting` that repeat a key of `turn`."""
+def _to_look_at(
+    batch: list[NewRefund], turn: list[NewRefund], made: Mapping[str, Refund]
+) -> list[NewRefund]:
+    """Those of `batch` about which something is known now: who had a turn in vain, who asks for
+    more of the same payment, and who repeats a key that had a turn."""
+    in_vain = {(new.account_id, new.payment_id) for new in turn if new.id not in made}
     keys = {(new.account_id, new.idempotency_key) for new in turn if new.idempotency_key}
-    ids = {new.id for new in turn}
     return [
         new
-        for new in waiting
-        if new.id not in ids and (new.account_id, new.idempotency_key) in keys
+        for new in batch
+        if new.id not in made
+        and (
+            (new.account_id, new.payment_id) in in_vain
+            or (new.account_id, new.idempotency_key) in keys
+        )
     ]

@@ -77,14 +77,14 @@ def make_app(settings: NotifierSettings) -> App:
                     lambda: {"consuming": all(consumer.connected for consumer in consumers)},
                 )
             )
-            for name, work in (
-                ("sweeper", Repeating("sweeper", sweeper.sweep, settings.notifier_sweep_interval)),
-                ("events consumer", consumers[0]),
-                ("deliveries consumer", consumers[1]),
-            ):
-                await stack.enter_async_context(
-                    lifecycle.running(name, work, settings.drain_timeout)
+            await stack.enter_async_context(
+                lifecycle.running(
+                    settings.drain_timeout,
+                    events_consumer=consumers[0],
+                    deliveries_consumer=consumers[1],
+                    sweeper=Repeating("sweeper", sweeper.sweep, settings.notifier_sweep_interval),
                 )
+            )
             for consumer in consumers:
                 await consumer.wait_connected(settings.start_timeout)
             yield

@@ -18,7 +18,7 @@ from services.processor.work import PAYMENT_WORK, REFUND_WORK, Work
 from shared.broker import Consumer
 from shared.dead_letters import DeadLetters
 from shared.foundation import Foundation, lay_foundation
-from shared.lifecycle import App, Lifecycle
+from shared.lifecycle import App, Lifecycle, Stoppable
 from shared.probe import serve_probe
 from shared.repeat import Repeating
 from shared.topology import PROCESSOR_DEAD
@@ -65,16 +65,15 @@ def make_app(settings: ProcessorSettings) -> App:
                 )
             )
             fold = functools.partial(fold_counts, base.database, more_than=FOLD_ABOVE)
-            folding = Repeating("counts", fold, settings.janitor_interval)
-            await stack.enter_async_context(
-                lifecycle.running("counts", folding, settings.drain_timeout)
-            )
+            works: dict[str, Stoppable] = {
+                "counts": Repeating("counts", fold, settings.janitor_interval)
+            }
             for line in lines:
-                cleaning = Repeating("janitor", line.clean, settings.janitor_interval)
-                for name, task in (("janitor", cleaning), ("consumer", line.consumer)):
-                    await stack.enter_async_context(
-                        lifecycle.running(f"{line.name} {name}", task, settings.drain_timeout)
-                    )
+                works[f"{line.name}_consumer"] = line.consumer
+                works[f"{line.name}_janitor"] = Repeating(
+                    f"{line.name} janitor", line.clean, settings.janitor_interval
+                )
+            await stack.enter_async_context(lifecycle.running(settings.drain_timeout, **works))
             for line in lines:
                 await line.consumer.wait_connected(settings.start_timeout)
             yield

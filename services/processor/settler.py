@@ -9,10 +9,11 @@ claimed is asked about again with the same key, and what is settled is left alon
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Generic
+from functools import partial
+from typing import Generic, overload
 
 import structlog
 
@@ -40,20 +41,29 @@ class Asking:
     """Seconds after which an answer counts as unknown."""
     limit: asyncio.Semaphore
 
-    async def ask(self, name: str, question: Awaitable[Outcome]) -> Answer:
-        """The gateway's answer to `question`; Unknown when it takes longer than `timeout`."""
+    @overload
+    async def ask(self, name: str, question: Callable[[], Awaitable[Outcome]]) -> Answer: ...
+    @overload
+    async def ask(
+        self, name: str, question: Callable[[], Awaitable[Outcome | None]]
+    ) -> Answer | None: ...
+    async def ask(
+        self, name: str, question: Callable[[], Awaitable[Outcome | None]]
+    ) -> Answer | None:
+        """The gateway's answer to `question`, None if it has none to give; Unknown when it takes
+        longer than `timeout`."""
         async with self.limit:
             asked_at = datetime.now(UTC)
-            outcome: Outcome
+            outcome: Outcome | None
             try:
                 async with asyncio.timeout(self.timeout):
-                    outcome = await question
+                    outcome = await question()
             except TimeoutError:
                 outcome = Unknown(f"no answer within {self.timeout} s")
             except Exception as error:
                 log.exception("gateway_failed", gateway=self.gateway.name)
                 outcome = Unknown(f"the gateway's adapter failed: {type(error).__name__}")
-            return Answer(outcome, name, asked_at, datetime.now(UTC))
+        return None if outcome is None else Answer(outcome, name, asked_at, datetime.now(UTC))
 
 
 @dataclass(slots=True)
@@ -66,11 +76,11 @@ class Settler(Generic[S]):
     asking: Asking
     max_batch: int
     _claims: Batcher[Item, S | None] = field(init=False)
-    _settlements: Batcher[Settlement[S] | StillUnknown[S], None] = field(init=False)
+    _answers: Batcher[tuple[S, Answer], None] = field(init=False)
 
     def __post_init__(self) -> None:
         self._claims = Batcher(self._claim, max_size=self.max_batch)
-        self._settlements = Batcher(self._settle, max_size=self.max_batch)
+        self._answers = Batcher(self._settle, max_size=self.max_batch)
 
     async def process(self, item: Item) -> None:
         """Bring `item` to its outcome, or leave it unknown for the janitor.
@@ -82,31 +92,24 @@ class Settler(Generic[S]):
         if subject is None:
             raise Malformed(f"nothing in {self.work.table} is {item.id} of {item.account_id}")
         if subject.status == "processing" and subject.unknown_since is None:
-            question = self.work.ask(self.asking.gateway, subject)
-            await self._write(subject, await self.asking.ask(self.work.question, question))
+            answer = await self.asking.ask(self.work.question, partial(self._ask, subject))
+            await self._answers.submit((subject, answer))
 
     async def ask_again(self, item: Item) -> Outcome:
-        """Ask what became of work of unknown outcome, and settle it when the gateway says."""
+        """Ask what became of work of unknown outcome, and settle it when the gateway says.
+
+        If the gateway never heard of it, it is asked now what it was to be asked then, with the
+        same key.
+        """
         subject = (await persist(self.work.load, self.database, [item]))[item.id]
-        answer = await self.asking.ask("lookup", self._what_became_of(subject))
-        await self._write(subject, answer)
+        answer = await self.asking.ask("lookup", partial(self.asking.gateway.lookup, item.id))
+        if answer is None:
+            answer = await self.asking.ask(self.work.question, partial(self._ask, subject))
+        await self._answers.submit((subject, answer))
         return answer.outcome
 
-    async def drain(self) -> None:
-        """Return when nothing is being written."""
-        await self._claims.drain()
-        await self._settlements.drain()
-
-    async def _write(self, subject: S, answer: Answer) -> None:
-        now = datetime.now(UTC)
-        decision = self.work.decide(subject, answer, self.asking.gateway.name, now)
-        await self._settlements.submit(decision)
-
-    async def _what_became_of(self, subject: S) -> Outcome:
-        """What the gateway says; if it never heard of it, it is asked now what it was to be asked
-        then, with the same key."""
-        answer = await self.asking.gateway.lookup(subject.id)
-        return answer if answer is not None else await self.work.ask(self.asking.gateway, subject)
+    async def _ask(self, subject: S) -> Outcome:
+        return await self.work.ask(self.asking.gateway, subject)
 
     async def _claim(self, items: list[Item]) -> Sequence[S | None]:
         ordered = sorted(set(items))
@@ -125,20 +128,29 @@ class Settler(Generic[S]):
         metrics.BATCH_SIZE.labels(f"claim {self.work.table}").observe(len(items))
         return [loaded.get(item.id) for item in items]
 
-    async def _settle(self, decisions: list[Settlement[S] | StillUnknown[S]]) -> Sequence[None]:
-        # The first of each: the same message may have come twice at once.
-        firsts = {d.subject.id: d for d in reversed(decisions)}.values()
-        ordered = sorted(firsts, key=lambda d: (d.subject.account_id, d.subject.id))
-        settled = [d for d in ordered if isinstance(d, Settlement)]
-        unknown = [d for d in ordered if isinstance(d, StillUnknown)]
+    async def _settle(self, answered: list[tuple[S, Answer]]) -> Sequence[None]:
+        # One of each, for the same message may have come twice at once; and of two answers the one
+        # that knows.
+        known_last = sorted(answered, key=lambda a: not isinstance(a[1].outcome, Unknown))
+        by_id = {subject.id: (subject, answer) for subject, answer in known_last}
+        ordered = sorted(by_id.values(), key=lambda a: (a[0].account_id, a[0].id))
+        await persist(self._write, ordered)
+        metrics.BATCH_SIZE.labels(f"settle {self.work.table}").observe(len(answered))
+        return [None] * len(answered)
+
+    async def _write(self, answered: Sequence[tuple[S, Answer]]) -> None:
+        # Decided anew with every try: what is written late has late times and late ids, so that
+        # whoever has read up to a moment has seen all there was.
+        now, name = datetime.now(UTC), self.asking.gateway.name
+        decisions = [self.work.decide(subject, answer, name, now) for subject, answer in answered]
+        settled = [d for d in decisions if isinstance(d, Settlement)]
+        unknown = [d for d in decisions if isinstance(d, StillUnknown)]
         if settled:
-            moved, messages = await persist(self.work.settle, self.database, settled)
+            moved, messages = await self.work.settle(self.database, settled)
             self.relay.offer(messages)
             for settlement in settled:
                 if settlement.subject.id in moved:
                     metrics.SETTLED.labels(self.work.table, settlement.subject.status).inc()
         if unknown:
-            await persist(mark_unknown, self.database, self.work.table, unknown)
+            await mark_unknown(self.database, self.work.table, unknown)
             metrics.UNKNOWN.labels(self.work.table).inc(len(unknown))
-        metrics.BATCH_SIZE.labels(f"settle {self.work.table}").observe(len(decisions))
-        return [None] * len(decisions)

@@ -36,10 +36,23 @@ async def connect(url: str, *, name: str) -> AbstractConnection:
             await connection.connect()
             return connection
     except FAULTS as error:
-        await connection.close()  # else its finalizer would, wherever it happens to run
+        await hang_up(connection)
         raise BrokerUnavailable(
             f"no connection to RabbitMQ at {without_secrets(url)}: {reason_of(error)}"
         ) from None
+
+
+async def hang_up(connection: AbstractConnection) -> None:
+    """Close a connection, whether or not the broker still answers.
+
+    The first call says goodbye, for two seconds at most; the second forgets a peer that did not
+    answer. What is not closed is closed by its finalizer, in whatever thread that happens to run.
+    """
+    for _ in range(2):
+        if not connection.is_closed:
+            with contextlib.suppress(*FAULTS):
+                async with asyncio.timeout(2):
+                    await connection.close()
 
 
 async def queue_depth(url: str, queue: str) -> int:
@@ -54,8 +67,7 @@ async def queue_depth(url: str, queue: str) -> int:
     except FAULTS as error:
         raise BrokerUnavailable(f"cannot look at {queue}: {reason_of(error)}") from None
     finally:
-        with contextlib.suppress(*FAULTS):
-            await connection.close()
+        await hang_up(connection)
 
 
 def reason_of(error: BaseException) -> str:

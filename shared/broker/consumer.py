@@ -17,6 +17,7 @@ from shared.broker.connection import (
     FAULTS,
     BrokerUnavailable,
     connect,
+    hang_up,
     reason_of,
 )
 
@@ -93,6 +94,7 @@ class Consumer:
     async def _run(self) -> None:
         failures = 0
         while not self._stopping.is_set():
+            await self._wait_for_room()
             try:
                 async with self._session() as lost:
                     failures = 0
@@ -111,6 +113,19 @@ class Consumer:
                     async with asyncio.timeout(pause):
                         await self._stopping.wait()
         await self._finish_held()  # what was begun is better finished, connected or not
+
+    async def _wait_for_room(self) -> None:
+        """Wait until less is held than one connection may bring, or until `stop`.
+
+        What a lost connection had brought comes again while it is still being worked on: without
+        this, connections that are lost again and again would pile it up.
+        """
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            while len(self._held) >= self._channels * self._prefetch and not stopping.done():
+                await asyncio.wait({stopping, *self._held}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
 
     async def _finish_held(self) -> None:
         while self._held:
@@ -145,9 +160,7 @@ class Consumer:
             if self._stopping.is_set():  # the acks of what is held need this connection
                 await self._finish_held()
         finally:
-            with contextlib.suppress(*FAULTS):
-                async with asyncio.timeout(2):
-                    await connection.close()
+            await hang_up(connection)
 
     async def _consume(
         self, connection: AbstractConnection, lost: asyncio.Event

@@ -1,7 +1,6 @@
 """Publishing with confirms."""
 
 import asyncio
-import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from dataclasses import dataclass, field
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
-from shared.broker.connection import FAULTS, BrokerUnavailable, connect, reason_of
+from shared.broker.connection import FAULTS, BrokerUnavailable, connect, hang_up, reason_of
 
 CONFIRM_TIMEOUT = 10.0
 
@@ -67,9 +66,7 @@ class Publisher:
         """Close the connection; the next publish makes a new one."""
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
-            with contextlib.suppress(*FAULTS):
-                async with asyncio.timeout(2):
-                    await connection.close()
+            await hang_up(connection)
 
     async def _forget(self, channel: AbstractChannel | None) -> None:
         """Close the connection of a channel that failed, unless a newer one has taken its place."""

@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -184,8 +183,8 @@ async def test_answers_are_forgotten_after_their_time_and_payments_are_not(
     assert charge[2] == "true"
 
 
-async def test_a_changed_endpoint_hears_of_what_it_was_subscribed_to_when_it_happened(
-    system: System, sessions: list[aiohttp.ClientSession], endpoint: str, tmp_path: Path
+async def test_an_endpoint_is_changed_and_merges_its_metadata(
+    sessions: list[aiohttp.ClientSession], endpoint: str
 ) -> None:
     path = f"/v1/webhook_endpoints/{endpoint}"
     form = {"enabled_events[0]": "payment.completed", "metadata[a]": "1", "metadata[b]": "2"}
@@ -201,3 +200,73 @@ async def test_a_changed_endpoint_hears_of_what_it_was_subscribed_to_when_it_hap
     assert "secret" not in changed
     async with sessions[1].get(path) as response:
         assert await response.json() == changed
+    many = {"metadata": {f"key {n}": "x" for n in range(50)}}
+    async with sessions[0].post(path, json=many) as response:
+        error = (await response.json())["error"]
+    assert (response.status, error["param"]) == (400, "metadata")
+    assert "would have 51 keys" in error["message"]
+    async with sessions[1].get(path) as response:
+        assert await response.json() == changed
+
+
+async def test_a_subscription_that_does_not_change_leaves_no_trace(
+    sessions: list[aiohttp.ClientSession], endpoint: str, database: Database
+) -> None:
+    count = "SELECT count(*) FROM webhook_subscriptions WHERE endpoint_id = $1"
+    path = f"/v1/webhook_endpoints/{endpoint}"
+    for events in (["refund.failed", "payment.failed"], ["payment.failed", "refund.failed"]):
+        async with sessions[0].post(path, json={"enabled_events": events}) as response:
+            assert response.status == 200
+    before = await database.fetchval(count, endpoint)
+    async with sessions[0].post(path, json={"enabled_events": ["payment.failed"]}) as response:
+        assert response.status == 200
+    assert await database.fetchval(count, endpoint) == before + 1
+
+
+async def test_an_endpoint_that_is_changed_while_it_is_deleted_is_deleted(
+    sessions: list[aiohttp.ClientSession], database: Database
+) -> None:
+    for _ in range(20):
+        async with sessions[0].post(
+            "/v1/webhook_endpoints", json=BODIES["/v1/webhook_endpoints"]
+        ) as response:
+            path = f"/v1/webhook_endpoints/{(await response.json())['id']}"
+        changes = [
+            sessions[0].post(path, json={"enabled_events": [f"payment.{type_}"]})
+            for type_ in ("completed", "processing")
+        ]
+        answers = await asyncio.gather(*changes, sessions[1].delete(path))
+        assert answers[-1].status == 200
+        async with sessions[0].get(path) as response:
+            assert response.status == 404
+    left = """
+        SELECT count(*) FROM webhook_subscriptions AS s
+          JOIN webhook_endpoints AS e ON e.account_id = s.account_id AND e.id = s.endpoint_id
+         WHERE until IS NULL AND deleted_at IS NOT NULL
+        """
+    assert await database.fetchval(left) == 0
+
+
+async def test_the_same_body_in_another_order_is_the_same_request(
+    sessions: list[aiohttp.ClientSession],
+) -> None:
+    path, key = "/v1/webhook_endpoints", "in any order"
+    one = BODIES[path] | {"enabled_events": ["payment.failed", "refund.failed"]}
+    first = await send(sessions[0], path, one | {"metadata": {"a": "1", "b": "2"}}, key)
+    other = one | {"enabled_events": ["refund.failed", "payment.failed"]}
+    again = await send(sessions[1], path, other | {"metadata": {"b": "2", "a": "1"}}, key)
+    assert again == (200, first[1], "true")
+
+
+async def test_probes_do_not_wait_for_a_database_that_is_slow(
+    sessions: list[aiohttp.ClientSession], database: Database
+) -> None:
+    async with database.transaction() as lock:
+        await lock.execute("LOCK TABLE counts IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(5):
+            async with sessions[0].get("/health") as response:
+                assert (response.status, (await response.json())["payments"]) == (200, None)
+            async with sessions[0].get("/metrics") as response:
+                text = await response.text()
+        assert "florin_http_requests_total" in text
+        assert "florin_charges_total" not in text

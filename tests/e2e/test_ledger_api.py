@@ -122,6 +122,13 @@ async def test_lists_can_be_narrowed_to_a_span_of_time(
     assert (status, refused["error"]["param"]) == (400, "created[gte]")
 
 
+async def test_a_parameter_that_is_a_value_and_a_list_is_refused(
+    http: aiohttp.ClientSession,
+) -> None:
+    status, refused = await get(http, "/v1/charges", **{"limit": 5, "limit[]": 6})
+    assert (status, refused["error"]["param"]) == (400, "limit[]")
+
+
 @pytest.mark.parametrize("query", [{"type": "payment.lost"}, {"types[]": "x"}, {"colour": "red"}])
 async def test_a_wrong_filter_is_named(query: dict[str, str], http: aiohttp.ClientSession) -> None:
     status, refused = await get(http, "/v1/events", **query)

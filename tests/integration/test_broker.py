@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+from collections.abc import Callable
 
 import aio_pika
 import pytest
@@ -53,6 +54,11 @@ async def delete_queue(url: str, queue: str) -> None:
 async def is_noticed(consumer: Consumer) -> bool:
     """Whether the consumer knows that it no longer consumes."""
     return not consumer.connected
+
+
+async def equal(found: Callable[[], object], wanted: object) -> bool:
+    """Whether it is so by now."""
+    return found() == wanted
 
 
 async def take_all(url: str, queue: str) -> list[aio_pika.abc.AbstractIncomingMessage]:
@@ -278,6 +284,31 @@ async def test_a_slow_handler_does_not_delay_the_next_connection(
             await topology.apply(urls.amqp, topology.describe(RETRY_DELAYS))
             await publisher.publish([command(b"after")])
             await eventually(heard_all, 10)
+        finally:
+            may_finish.set()
+
+
+async def test_connections_that_are_lost_again_and_again_pile_nothing_up(
+    urls: Urls, publisher: Publisher
+) -> None:
+    may_finish = asyncio.Event()
+    held = 0
+
+    async def handle(_: Delivery) -> None:
+        nonlocal held
+        held += 1
+        await may_finish.wait()
+
+    async with consuming(consumer := Consumer(urls.amqp, PAYMENTS, handle, name="p", prefetch=5)):
+        try:
+            for round_ in range(1, 4):
+                await publisher.publish([command(b"x")] * 5)
+                if round_ == 1:
+                    await eventually(lambda: equal(lambda: held, 5))
+                await delete_queue(urls.amqp, PAYMENTS)
+                await eventually(lambda: is_noticed(consumer))
+                await topology.apply(urls.amqp, topology.describe(RETRY_DELAYS))
+            assert held == 5, "it holds what one connection may bring, and asks for no more"
         finally:
             may_finish.set()
 

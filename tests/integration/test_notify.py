@@ -11,7 +11,11 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
-from services.api.store.endpoints import delete_webhook_endpoint, insert_webhook_endpoint
+from services.api.store.endpoints import (
+    delete_webhook_endpoint,
+    end_subscription,
+    insert_webhook_endpoint,
+)
 from services.notifier import store
 from services.notifier.attempts import Attempts, Places
 from services.notifier.handlers import DeliveryHandler, EventHandler
@@ -86,6 +90,12 @@ async def subscribe(database: Database, url: str, *types: str) -> str:
     return endpoint.id
 
 
+async def unsubscribe(database: Database, endpoint: str) -> None:
+    async with database.transaction() as transaction:
+        assert await delete_webhook_endpoint(transaction, ACCOUNT, endpoint)
+        await end_subscription(transaction, ACCOUNT, endpoint)
+
+
 async def happen(database: Database, type_: str = "payment.completed") -> Item:
     """An event, as the processor writes it."""
     event = make_event(ACCOUNT, type_, new_id("pay"), {"id": "x"}, datetime.now(UTC))
@@ -158,7 +168,7 @@ async def test_only_endpoints_that_were_subscribed_when_it_happened_hear_of_it(
     notifier: Notifier, empty: Database, receiver: Receiver
 ) -> None:
     gone = await subscribe(empty, f"{receiver.url}?gone")
-    await delete_webhook_endpoint(empty, ACCOUNT, gone)
+    await unsubscribe(empty, gone)
     item = await happen(empty)
     await subscribe(empty, f"{receiver.url}?late")
     await notifier.events.handle(message(EVENTS, item))
@@ -306,7 +316,7 @@ async def test_a_retry_to_a_deleted_endpoint_is_not_made(
     endpoint = await subscribe(empty, receiver.url)
     receiver.answer = answering(500)
     await notifier.events.handle(message(EVENTS, await happen(empty)))
-    await delete_webhook_endpoint(empty, ACCOUNT, endpoint)
+    await unsubscribe(empty, endpoint)
     [delivery] = await deliveries(empty)
 
     async def is_dead() -> bool:

@@ -2,8 +2,10 @@
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 
@@ -12,9 +14,12 @@ from services.api.reserve import RefundRefused, Reserved, Reserver
 from services.api.store.payments import find_payment
 from services.api.store.refunds import find_refund, reserve_refunds
 from services.processor.gateways.base import Approved, Declined, Unknown
+from services.processor.settlement import Answer, StillUnknown
+from services.processor.store.unsettled import KEPT_CALLS, mark_unknown
 from services.processor.work import PAYMENT_WORK, REFUND_WORK
 from shared.broker import Publisher
 from shared.db import Database
+from shared.errors import Transient
 from shared.messages import REFUNDS, Item, decode
 from shared.topology import PROCESSOR_DEAD, PROCESSOR_REFUNDS
 from tests.integration.test_broker import take_all
@@ -372,3 +377,86 @@ async def test_an_unknown_refund_goes_to_the_dead_queue(refunds: RefundHandler, 
     await refunds.handle(message([Item("acct_default", "re_none")], REFUND_WORK))
     [letter] = await take_all(urls.amqp, PROCESSOR_DEAD)
     assert decode(letter.body, REFUNDS) == [Item("acct_default", "re_none")]
+
+
+async def test_many_refunds_of_one_payment_do_not_keep_others_waiting(
+    empty: Database, reserver: Reserver, paid: Item, payments: PaymentHandler
+) -> None:
+    [other] = await accept(empty, 1, amount=HUNDRED)
+    await payments.handle(message([other]))
+    done: list[str] = []
+
+    async def ask(name: str, of: Item) -> None:
+        await reserver.reserve(new_refund(of, 10))
+        done.append(name)
+
+    await asyncio.gather(*(ask("many", paid) for _ in range(100)), ask("one", other))
+    assert done.index("one") < 10
+    assert await left_of(empty, paid) == HUNDRED - 1000
+
+
+async def test_what_is_written_late_is_dated_late(
+    empty: Database, reserver: Reserver, settler: RefundSettler, paid: Item
+) -> None:
+    # Approved before Postgres goes away, written when it is back: whoever has read all there was
+    # up to a moment must not find more there later.
+    reserved = await reserver.reserve(new_refund(paid, 3_000))
+    work, failures = settler.work, 2
+
+    class Late:
+        def __getattr__(self, name: str) -> object:
+            return getattr(work, name)
+
+        async def settle(self, *arguments: Any) -> Any:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise Transient("Postgres is away")
+            return await work.settle(*arguments)
+
+    settler.work = cast(Any, Late())
+    await settler.process(item_of(reserved))
+    rows = await empty.fetch(
+        "SELECT id, created_at FROM transfers UNION ALL SELECT id, created_at FROM events"
+    )
+    assert len(rows) == 5
+    for row in rows:
+        made = int(row["id"].partition("_")[2][:12], 16) / 1000
+        assert abs(row["created_at"].timestamp() - made) < 0.1
+
+
+async def test_of_two_answers_at_once_the_one_that_knows_counts(
+    empty: Database, reserver: Reserver, settler: RefundSettler, gateway: Gateway, paid: Item
+) -> None:
+    reserved = await reserver.reserve(new_refund(paid, 3_000))
+    [subject] = await settler._claim([item_of(reserved)])
+    assert subject is not None
+    now = datetime.now(UTC)
+    unknown = Answer(Unknown("silence"), "refund", now, now)
+    approved = Answer(Approved("ref"), "refund", now, now)
+    await settler._settle([(subject, unknown), (subject, approved), (subject, unknown)])
+    assert await status_of(empty, reserved) == "completed"
+    await assert_invariants(empty)
+
+
+async def test_two_janitors_at_once_queue_what_was_lost_once(
+    empty: Database, reserver: Reserver, settler: RefundSettler, paid: Item, urls: Urls
+) -> None:
+    await reserver.reserve(new_refund(paid, 100))
+    await empty.execute("UPDATE refunds SET created_at = now() - interval '1 hour'")
+    janitors = [make_janitor(empty, settler, urls.amqp) for _ in range(4)]
+    found = await asyncio.gather(*(janitor.queue_lost_once() for janitor in janitors))
+    assert sorted(map(len, found)) == [0, 0, 0, 1]
+
+
+async def test_the_record_of_a_silent_gateway_is_bounded(
+    empty: Database, reserver: Reserver, settler: RefundSettler, paid: Item
+) -> None:
+    reserved = await reserver.reserve(new_refund(paid, 100))
+    [subject] = await settler._claim([item_of(reserved)])
+    assert subject is not None
+    for n in range(KEPT_CALLS + 5):
+        silent = StillUnknown(subject, "", json.dumps({"n": n}))
+        await mark_unknown(empty, "refunds", [silent])
+    calls = json.loads(await empty.fetchval("SELECT gateway_calls::text FROM refunds"))
+    assert [call["n"] for call in calls] == list(range(5, KEPT_CALLS + 5))

@@ -1,5 +1,6 @@
 """/health, /ready and /metrics: for people, load balancers and Prometheus. No key, no limit."""
 
+import asyncio
 import platform
 import resource
 import time
@@ -15,6 +16,7 @@ from services.api.context import CONTEXT, answer
 from services.api.objects import Health, Ready
 from services.api.operation import Operation
 from services.api.store.counts import Count, find_counts
+from shared.db import Database
 from shared.errors import Transient
 from shared.lifecycle import Phase
 from shared.states import PaymentStatus
@@ -23,6 +25,8 @@ from shared.version import VERSION
 
 log = structlog.get_logger()
 
+PATIENCE: Final = 1.0
+"""Seconds that a probe waits for Postgres."""
 _OUTCOMES: Final = ("completed", "failed")
 
 
@@ -34,7 +38,7 @@ async def health(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     payments: dict[str, int] | None
     try:
-        counts = await find_counts(context.database, None)
+        counts = await _counts(context.database)
         payments = dict.fromkeys(PaymentStatus, 0)
         for count in counts:
             if count.object == "payment":
@@ -62,8 +66,9 @@ async def ready(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     age: float | None
     try:
-        age = round(await outbox_age(context.database), 3)
-    except Transient:
+        async with asyncio.timeout(PATIENCE):
+            age = round(await outbox_age(context.database), 3)
+    except (Transient, TimeoutError):
         age = None
     is_ready = context.lifecycle.phase is Phase.READY and age is not None
     shown: Ready = {
@@ -87,10 +92,19 @@ async def metrics(request: web.Request) -> web.Response:
     """
     text = generate_latest()
     try:
-        text += totals_text(await find_counts(request.app[CONTEXT].database, None)).encode()
+        text += totals_text(await _counts(request.app[CONTEXT].database)).encode()
     except Transient as error:
         log.warning("metrics_without_totals", reason=str(error))
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _counts(database: Database) -> list[Count]:
+    """The counts, or Transient: who asks how we are must not wait for Postgres."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await find_counts(database, None)
+    except TimeoutError:
+        raise Transient(f"no counts within {PATIENCE:g} s") from None
 
 
 _TOTALS: Final = {

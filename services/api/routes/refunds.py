@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from aiohttp import web
 
@@ -22,16 +22,16 @@ from services.api.context import (
 from services.api.errors import invalid, key_reused, not_found
 from services.api.gate import CALLER, REQUEST_ID
 from services.api.models import CreateRefund, ListRefunds, RetrieveRefund, metadata_text
-from services.api.objects import Listing
+from services.api.objects import ChargeObject, Listing, RefundAnswer
 from services.api.once import REPLAYED
 from services.api.operation import Operation
 from services.api.reserve import RefundRefused
 from services.api.routes.balance import balance_transaction_object
 from services.api.routes.charges import charges_by_id
-from services.api.store.ledger import find_transfers_of
+from services.api.store.ledger import Transfer, find_transfers_of
 from services.api.store.refunds import NewRefund, find_refund, list_refunds
 from shared.ids import new_id
-from shared.refund import SEEN_AS, Refund, RefundObject, refund_object
+from shared.refund import SEEN_AS, Refund, refund_object
 
 
 async def create(request: web.Request) -> web.Response:
@@ -74,8 +74,9 @@ async def create(request: web.Request) -> web.Response:
         raise invalid(
             refused.code, refused.message, about, 404 if refused.missing else 400
         ) from None
-    [shown] = await _shown(request, [reserved.refund], body.expand, as_created=True)
-    return answer(shown, headers=REPLAYED if reserved.replayed else None)
+    return answer(
+        refund_answer(reserved.refund, None), headers=REPLAYED if reserved.replayed else None
+    )
 
 
 async def retrieve(request: web.Request) -> web.Response:
@@ -107,31 +108,43 @@ async def list_(request: web.Request) -> web.Response:
 
 
 async def _shown(
-    request: web.Request,
-    refunds: Sequence[Refund],
-    expand: Sequence[str],
-    *,
-    as_created: bool = False,
-) -> list[Mapping[str, Any]]:
+    request: web.Request, refunds: Sequence[Refund], expand: Sequence[str]
+) -> list[RefundAnswer]:
     """Refunds as clients see them, with what is to be expanded in full."""
     database, account_id = request.app[CONTEXT].database, request[CALLER].account_id
-    ids = [] if as_created else [refund.id for refund in refunds]
-    transfers = await find_transfers_of(database, account_id, "refund", ids)
+    transfers = await find_transfers_of(database, account_id, "refund", [r.id for r in refunds])
     charges = (
         await charges_by_id(database, account_id, [refund.payment_id for refund in refunds])
         if "charge" in expand
         else {}
     )
-    shown: list[Mapping[str, Any]] = []
-    for refund in refunds:
-        transfer = transfers.get(refund.id)
-        fields: dict[str, Any] = {**refund_object(refund, transfer.id if transfer else None)}
-        if "balance_transaction" in expand and transfer is not None:
-            fields["balance_transaction"] = balance_transaction_object(transfer)
-        if "charge" in expand:
-            fields["charge"] = charges[refund.payment_id]
-        shown.append(fields)
-    return shown
+    return [
+        refund_answer(
+            refund,
+            transfers.get(refund.id),
+            charges.get(refund.payment_id),
+            in_full="balance_transaction" in expand,
+        )
+        for refund in refunds
+    ]
+
+
+def refund_answer(
+    refund: Refund,
+    transfer: Transfer | None,
+    charge: ChargeObject | None = None,
+    *,
+    in_full: bool = False,
+) -> RefundAnswer:
+    """A refund; its charge as an object when there is one, and its transfer `in_full` or by id."""
+    shown = refund_object(refund, transfer.id if transfer else None)
+    return {
+        **shown,
+        "charge": charge or shown["charge"],
+        "balance_transaction": balance_transaction_object(transfer)
+        if transfer is not None and in_full
+        else shown["balance_transaction"],
+    }
 
 
 def fingerprint(payment_id: str, amount: int | None, reason: str | None, metadata: str) -> bytes:
@@ -140,7 +153,7 @@ def fingerprint(payment_id: str, amount: int | None, reason: str | None, metadat
 
 
 OPERATIONS: Final = (
-    Operation("POST", "/refunds", create, RefundObject, body=CreateRefund),
-    Operation("GET", "/refunds", list_, Listing[RefundObject], query=ListRefunds),
-    Operation("GET", "/refunds/{id}", retrieve, RefundObject, query=RetrieveRefund),
+    Operation("POST", "/refunds", create, RefundAnswer, body=CreateRefund),
+    Operation("GET", "/refunds", list_, Listing[RefundAnswer], query=ListRefunds),
+    Operation("GET", "/refunds/{id}", retrieve, RefundAnswer, query=RetrieveRefund),
 )

@@ -7,10 +7,12 @@ from typing import Final
 
 from aiohttp import web
 
+from services.api.codes import Code
 from services.api.context import CONTEXT, answer, page, path_id, read_body, read_query, span_of
-from services.api.errors import not_found
+from services.api.errors import invalid, not_found
 from services.api.gate import CALLER
 from services.api.models import (
+    METADATA_KEYS,
     CreateWebhookEndpoint,
     Page,
     Retrieve,
@@ -62,7 +64,7 @@ async def create(request: web.Request) -> web.Response:
             account_id=request[CALLER].account_id,
             id_=new_id("we"),
             url=body.url,
-            enabled_events=sorted(set(body.enabled_events)),
+            enabled_events=body.enabled_events,
             description=body.description,
             metadata=metadata_text(body.metadata),
             secret=secret,
@@ -90,16 +92,23 @@ async def update(request: web.Request) -> web.Response:
             description=body.description,
             metadata=metadata_text(body.metadata) if body.metadata is not None else None,
         )
-        if not updated:
-            raise not_found("webhook endpoint", id_)
-        if body.enabled_events is not None:
-            until = await end_subscription(transaction, account_id, id_)
-            await begin_subscription(
-                transaction, account_id, id_, sorted(set(body.enabled_events)), until
-            )
         endpoint = await find_webhook_endpoint(transaction, account_id, id_)
-        assert endpoint is not None  # noqa: S101 - its row is locked by this transaction
-        return endpoint_object(endpoint)
+        if not updated or endpoint is None:
+            raise not_found("webhook endpoint", id_)
+        shown = endpoint_object(endpoint)
+        if len(shown["metadata"]) > METADATA_KEYS:
+            raise invalid(
+                Code.PARAMETER_INVALID,
+                f"With this, metadata would have {len(shown['metadata'])} keys; it may have"
+                f" {METADATA_KEYS}. An empty value removes its key.",
+                "metadata",
+            )
+        events = body.enabled_events
+        if events is not None and events != shown["enabled_events"]:
+            until = await end_subscription(transaction, account_id, id_)
+            await begin_subscription(transaction, account_id, id_, events, until)
+            shown["enabled_events"] = events
+        return shown
 
     return await once(request, f"webhook_endpoints/{id_}", body, change)
 
@@ -128,11 +137,11 @@ async def list_(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """Unsubscribe. Events that happened before are still delivered."""
     id_ = path_id(request)
-    deleted = await delete_webhook_endpoint(
-        request.app[CONTEXT].database, request[CALLER].account_id, id_
-    )
-    if not deleted:
-        raise not_found("webhook endpoint", id_)
+    account_id = request[CALLER].account_id
+    async with request.app[CONTEXT].database.transaction() as transaction:
+        if not await delete_webhook_endpoint(transaction, account_id, id_):
+            raise not_found("webhook endpoint", id_)
+        await end_subscription(transaction, account_id, id_)
     gone: Deleted = {"id": id_, "object": "webhook_endpoint", "deleted": True}
     return answer(gone)
 

@@ -28,6 +28,7 @@ _ENDPOINT: Final = """
           FROM webhook_endpoints AS e
           JOIN webhook_subscriptions AS s
             ON s.account_id = e.account_id AND s.endpoint_id = e.id AND until IS NULL
+         WHERE deleted_at IS NULL
     ) AS endpoints"""
 
 
@@ -150,20 +151,14 @@ async def begin_subscription(
 
 
 async def delete_webhook_endpoint(rows: Rows, account_id: str, id_: str) -> bool:
-    """End a subscription; what it was subscribed to until now is still delivered."""
-    result = await rows.fetchval(
+    """Delete an endpoint; False when there is none. End its subscription in the same transaction,
+    by a statement of its own: only that sees what a change that was under way has left."""
+    result = await rows.execute(
         """
-        WITH deleted AS (
-            UPDATE webhook_endpoints SET deleted_at = now()
-             WHERE account_id = $1 AND id = $2 AND deleted_at IS NULL
-            RETURNING id
-        )
-        UPDATE webhook_subscriptions SET until = greatest(now(), since)
-          FROM deleted
-         WHERE account_id = $1 AND endpoint_id = deleted.id AND until IS NULL
-        RETURNING endpoint_id
+        UPDATE webhook_endpoints SET deleted_at = now()
+         WHERE account_id = $1 AND id = $2 AND deleted_at IS NULL
         """,
         account_id,
         id_,
     )
-    return result is not None
+    return result == "UPDATE 1"

@@ -1,10 +1,9 @@
 """Events, with how many endpoints have still to hear of each."""
 
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Final
 
-from services.api.store.pages import Span, fetch_page
+from services.api.store.pages import Span, fetch_merged_page
 from shared.db import Database
 
 _EVENT: Final = """
@@ -21,12 +20,8 @@ async def list_events(
     """A part of an account's events, newest first: (body, deliveries that are not finished)."""
     # One walk for each type: a plan for several at once may walk past everything else.
     wanted: Sequence[str | None] = types or [None]
-    walks = [
-        await fetch_page(database, _EVENT, "evt", account_id, span, filters={"type = {}": type_})
-        for type_ in dict.fromkeys(wanted)
-    ]
-    rows = sorted((row for walk in walks for row in walk), key=itemgetter("id"), reverse=True)
-    rows = rows[-span.limit :] if span.before is not None else rows[: span.limit]
+    walks = [(span, dict[str, str](), {"type": type_}) for type_ in dict.fromkeys(wanted)]
+    rows = await fetch_merged_page(database, _EVENT, "evt", account_id, walks)
     return [(row["body"], row["pending"]) for row in rows]
 
 

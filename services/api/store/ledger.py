@@ -43,7 +43,8 @@ async def list_transfers(
         "txn",
         account_id,
         span,
-        filters={"kind = ANY({})": kinds, "source_id = {}": source_id, "currency = {}": currency},
+        filters={"kind = ANY({})": kinds, "source_id = {}": source_id},
+        along={"currency": currency},
     )
     return [Transfer(**row) for row in rows]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.api.store.pages import Span, fetch_page
+from services.api.store.pages import Span, fetch_settling_page
 from shared.db import Database
 from shared.messages import CLOSING, PAYMENTS, Item, encode_item, opening
 from shared.payment import COLUMNS, Payment
@@ -163,18 +163,14 @@ async def list_payments(
     currency: str | None,
 ) -> list[Payment]:
     """A part of an account's payments, newest first."""
-    rows = await fetch_page(
+    rows = await fetch_settling_page(
         database,
         f"SELECT {COLUMNS} FROM payments",  # noqa: S608 - constants
         "pay",
         account_id,
         span,
-        filters={
-            "status = ANY({})": statuses,
-            # Known to be so of what failed, and what the index of those is asked for.
-            "failure_code IS NOT NULL AND {}": True if statuses == ["failed"] else None,
-            "customer = {}": customer,
-            "currency = {}": currency,
-        },
+        sweep="payments",
+        statuses=statuses,
+        along={"customer": customer, "currency": currency},
     )
     return [Payment.from_row(row) for row in rows]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.api.store.pages import Span, fetch_page
+from services.api.store.pages import Span, fetch_settling_page
 from shared.db import Database
 from shared.messages import CLOSING, REFUNDS, Item, encode_item, opening
 from shared.refund import COLUMNS, Refund
@@ -116,13 +116,12 @@ class Standing:
     """What stands in the way of a refund that was not made, as it is now.
 
     `earlier` is a refund with the same id or key. The rest is about the payment, None where there
-    is no such payment; amounts are minor units.
+    is no such payment; `left` is minor units.
     """
 
     earlier: Refund | None
     status: PaymentStatus | None
     currency: str | None
-    amount: int
     left: int
 
 
@@ -145,7 +144,7 @@ async def find_standings(database: Database, refunds: Sequence[NewRefund]) -> di
                AND refunds.id <> asked_id
         )
         SELECT input.asked_id, payments.status AS payment_status,
-               payments.currency AS payment_currency, payments.amount AS payment_amount,
+               payments.currency AS payment_currency,
                payments.amount - payments.amount_refunded AS payment_left, shown.*
           FROM input
           LEFT JOIN payments
@@ -162,13 +161,12 @@ async def find_standings(database: Database, refunds: Sequence[NewRefund]) -> di
     for row in rows:
         fields = dict(row)
         status, currency = fields.pop("payment_status"), fields.pop("payment_currency")
-        amount, left = fields.pop("payment_amount"), fields.pop("payment_left")
+        left = fields.pop("payment_left")
         asked_id, _ = fields.pop("asked_id"), fields.pop("asker")
         found[asked_id] = Standing(
             Refund.from_row(fields) if fields["id"] is not None else None,
             PaymentStatus(status) if status is not None else None,
             currency,
-            amount or 0,
             left or 0,
         )
     return found
@@ -193,16 +191,14 @@ async def list_refunds(
     statuses: Sequence[str] | None,
 ) -> list[Refund]:
     """A part of an account's refunds, newest first."""
-    rows = await fetch_page(
+    rows = await fetch_settling_page(
         database,
         f"SELECT {COLUMNS} FROM refunds",  # noqa: S608
         "re",
         account_id,
         span,
-        filters={
-            "payment_id = {}": payment_id,
-            "status = ANY({})": statuses,
-            "failure_code IS NOT NULL AND {}": True if statuses == ["failed"] else None,
-        },
+        sweep="refunds",
+        statuses=statuses,
+        along={"payment_id": payment_id},
     )
     return [Refund.from_row(row) for row in rows]

@@ -10,6 +10,8 @@ from shared.messages import PAYMENTS, REFUNDS, Item
 from shared.topology import COMMANDS
 
 Table = Literal["payments", "refunds"]
+KEPT_CALLS: Final = 100
+"""Questions about one payment or refund that are kept on record: the last."""
 _KINDS: Final[dict[Table, str]] = {"payments": PAYMENTS, "refunds": REFUNDS}
 
 
@@ -22,7 +24,9 @@ async def mark_unknown(
         UPDATE {table}
            SET unknown_since = coalesce(unknown_since, now()),
                updated_at = now(),
-               gateway_calls = gateway_calls || input.call::jsonb
+               gateway_calls = CASE WHEN jsonb_array_length(gateway_calls) < {KEPT_CALLS}
+                                    THEN gateway_calls ELSE gateway_calls - 0 END
+                               || input.call::jsonb
           FROM unnest($1::text[], $2::text[], $3::text[]) AS input (account_id, id, call)
          WHERE {table}.account_id = input.account_id AND {table}.id = input.id
            AND {table}.status = 'processing'
@@ -83,7 +87,7 @@ async def queue_lost(
                             '-infinity') AS mark,
                    now() - make_interval(secs => $1) AS cutoff
         ), open AS (
-            SELECT account_id, id, created_at, queued_again_at
+            SELECT account_id, id, created_at
               FROM {table}
              WHERE created_at >= (SELECT mark FROM since)
                AND created_at < (SELECT cutoff FROM since)
@@ -97,8 +101,9 @@ async def queue_lost(
               FROM open
              WHERE {table}.account_id = open.account_id AND {table}.id = open.id
                AND {table}.status IN ('pending', 'processing')
-               AND (open.queued_again_at IS NULL
-                    OR now() - open.queued_again_at > open.queued_again_at - open.created_at)
+               AND ({table}.queued_again_at IS NULL
+                    OR now() - {table}.queued_again_at
+                       > {table}.queued_again_at - {table}.created_at)
             RETURNING {table}.account_id, {table}.id, {table}.created_at
         ), queued AS (
             INSERT INTO outbox (exchange, routing_key, body)
