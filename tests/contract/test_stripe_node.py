@@ -44,7 +44,11 @@ async def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in SOURCE.iterdir():
         if file.is_file():
             shutil.copy(file, folder)
-    await run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=folder)
+    await run(
+        *("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"),
+        cwd=folder,
+        NODE_USE_SYSTEM_CA="1",  # as pip does: a network may have an authority of its own
+    )
     return folder
 
 
