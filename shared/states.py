@@ -62,8 +62,9 @@ DELIVERY_MOVES: Final[Mapping[DeliveryStatus, frozenset[DeliveryStatus]]] = Mapp
         DeliveryStatus.RETRYING: frozenset(
             {DeliveryStatus.DELIVERED, DeliveryStatus.RETRYING, DeliveryStatus.DEAD}
         ),
-        DeliveryStatus.DELIVERED: frozenset(),
-        DeliveryStatus.DEAD: frozenset(),
+        # By hand: a delivery can be made once more, whatever became of it.
+        DeliveryStatus.DELIVERED: frozenset({DeliveryStatus.RETRYING}),
+        DeliveryStatus.DEAD: frozenset({DeliveryStatus.RETRYING}),
     }
 )
 

@@ -57,6 +57,12 @@ class Code(StrEnum):
     CHARGE_ALREADY_REFUNDED = "charge_already_refunded", "Nothing is left to refund."
     AMOUNT_TOO_LARGE = "amount_too_large", "More than is left to refund; the message says how much."
 
+    # Webhooks.
+    DELIVERY_NOT_REPEATABLE = (
+        "delivery_not_repeatable",
+        "An attempt is under way, or the endpoint was deleted; the message says which.",
+    )
+
     # Who, and how often.
     API_KEY_INVALID = "api_key_invalid", "The API key is missing, wrong or revoked."
     HOST_NOT_LOCAL = (

@@ -70,6 +70,8 @@ async def read_body(request: web.Request, model: type[M]) -> M:
             Code.ENCODING_UNSUPPORTED, "Send the body without Content-Encoding.", None, 415
         )
     body = await request.read()
+    if not body:  # as `curl -X POST` sends it: no parameters
+        return _validate(model, {})
     # A body without a Content-Type is taken for what nearly everybody means.
     kind = request.content_type if "Content-Type" in request.headers else _JSON
     try:

@@ -360,6 +360,27 @@ class UpdateWebhookEndpoint(Request):
     metadata: Metadata | None = None
 
 
+class RotateSecret(Request):
+    """`POST /webhook_endpoints/{id}/rotate_secret`: for `overlap` seconds, requests are signed with
+    the old secret too."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"overlap": 3600}]})
+
+    overlap: Annotated[int, Field(ge=0, le=604_800), BeforeValidator(_is_whole)] = 86_400
+
+
+class ListDeliveries(Page):
+    """The query of `GET /webhook_endpoints/{id}/deliveries`."""
+
+    status: Literal["dead", "retrying"] | None = None
+
+
+class Redeliver(Request):
+    """`POST /deliveries/{id}/redeliver`: it has no parameters."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}]})
+
+
 def metadata_text(metadata: dict[str, str]) -> str:
     """The JSON text of a metadata object, keys in order."""
     return json.dumps(metadata, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -163,6 +163,38 @@ class WebhookEndpointObject(TypedDict):
     secret: NotRequired[str]
 
 
+class DeliveryObject(TypedDict):
+    """One event on its way to one endpoint; `…_at` are RFC 3339."""
+
+    id: str
+    object: Literal["delivery"]
+    event: str
+    event_type: str
+    webhook_endpoint: str
+    status: str
+    attempts_made: int
+    next_attempt_at: str | None
+    created: int
+    updated_at: str
+
+
+class AttemptObject(TypedDict):
+    """One attempt; `duration_ms` is null when the notifier stopped before the outcome."""
+
+    number: int
+    started_at: str
+    duration_ms: int | None
+    status_code: int | None
+    response_start: str | None
+    error: str | None
+
+
+class DeliveryWithAttempts(DeliveryObject):
+    """A delivery and every attempt at it."""
+
+    attempts: list[AttemptObject]
+
+
 class Deleted(TypedDict):
     """What is no longer there."""
 

@@ -65,7 +65,7 @@ class Sender:
             "Content-Type": "application/json",
             "User-Agent": f"Florin/{VERSION}",
             "Accept-Encoding": "identity",  # the start of the response is kept as it comes
-            **signature_headers(attempt.secret, attempt.event_id, int(time.time()), body),
+            **signature_headers(attempt.secrets, attempt.event_id, int(time.time()), body),
         }
         # A connection that could not be made, or that a server closed while it lay idle, is worth
         # one more try at once; everything slower is the schedule's.

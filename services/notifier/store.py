@@ -33,7 +33,8 @@ class Attempt:
     event_id: str
     body: str
     url: str
-    secret: str
+    secrets: Sequence[str]
+    """The newest first."""
     endpoint_deleted: bool
 
 
@@ -176,7 +177,9 @@ async def claim_attempts(
                       deliveries.event_id, deliveries.endpoint_id
         )
         SELECT claimed.account_id, claimed.id AS delivery_id, claimed.attempts AS number,
-               claimed.event_id, events.body, webhook_endpoints.url, webhook_endpoints.secret,
+               claimed.event_id, events.body, webhook_endpoints.url,
+               array_remove(ARRAY[secret, CASE WHEN previous_secret_until > now()
+                                               THEN previous_secret END], NULL) AS secrets,
                webhook_endpoints.deleted_at IS NOT NULL AS endpoint_deleted
           FROM claimed
           JOIN events ON events.account_id = claimed.account_id AND events.id = claimed.event_id
@@ -219,6 +222,7 @@ async def record_attempts(database: Database, finished: Sequence[Finished]) -> l
             UPDATE deliveries
                SET status = input.status,
                    next_attempt_at = input.next_attempt_at,
+                   dead_at = CASE input.status WHEN 'dead' THEN now() END,
                    lease_until = NULL,
                    updated_at = now()
               FROM input

@@ -146,7 +146,16 @@ async def test_no_route_shows_anything_of_another_account(
         refund = (await response.json())["id"]
     _, listed = await get(http, "/v1/events")
     _, transactions = await get(http, "/v1/balance_transactions")
+    await database.execute(
+        """
+        INSERT INTO deliveries (account_id, id, event_id, endpoint_id, status)
+        VALUES ('acct_default', 'dlv_1', $1, $2, 'delivered')
+        """,
+        listed["data"][0]["id"],
+        endpoint,
+    )
     own = {
+        "deliveries": "dlv_1",
         "payments": paid[0],
         "charges": paid[0],
         "refunds": refund,

@@ -5,6 +5,7 @@ from typing import Final
 from services.api.routes import (
     balance,
     charges,
+    deliveries,
     events,
     payments,
     probes,
@@ -20,4 +21,5 @@ OPERATIONS: Final = (
     *balance.OPERATIONS,
     *events.OPERATIONS,
     *webhook_endpoints.OPERATIONS,
+    *deliveries.OPERATIONS,
 )

@@ -16,6 +16,7 @@ from services.api.models import (
     CreateWebhookEndpoint,
     Page,
     Retrieve,
+    RotateSecret,
     UpdateWebhookEndpoint,
     metadata_text,
 )
@@ -30,6 +31,7 @@ from services.api.store.endpoints import (
     find_webhook_endpoint,
     insert_webhook_endpoint,
     list_webhook_endpoints,
+    rotate_secret,
     update_webhook_endpoint,
 )
 from shared.db import Connection
@@ -53,12 +55,17 @@ def endpoint_object(endpoint: WebhookEndpoint) -> WebhookEndpointObject:
     }
 
 
+def new_secret() -> str:
+    """A signing secret (Standard Webhooks: 24 to 64 random bytes)."""
+    return f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
+
+
 async def create(request: web.Request) -> web.Response:
     """Subscribe a URL to events, from now on. The answer has the signing secret, this once."""
     body = await read_body(request, CreateWebhookEndpoint)
 
     async def subscribe(transaction: Connection) -> WebhookEndpointObject:
-        secret = f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
+        secret = new_secret()
         endpoint = await insert_webhook_endpoint(
             transaction,
             account_id=request[CALLER].account_id,
@@ -113,6 +120,28 @@ async def update(request: web.Request) -> web.Response:
     return await once(request, f"webhook_endpoints/{id_}", body, change)
 
 
+async def rotate(request: web.Request) -> web.Response:
+    """Sign with a new secret from now on. The answer has it, this once.
+
+    For a day, or as long as `overlap` says, requests carry signatures of both secrets, so that
+    receivers can be changed one after the other.
+    """
+    body = await read_body(request, RotateSecret)
+    account_id, id_ = request[CALLER].account_id, path_id(request)
+
+    async def change(transaction: Connection) -> WebhookEndpointObject:
+        secret = new_secret()
+        rotated = await rotate_secret(
+            transaction, account_id, id_, secret=secret, overlap=body.overlap
+        )
+        endpoint = await find_webhook_endpoint(transaction, account_id, id_)
+        if not rotated or endpoint is None:
+            raise not_found("webhook endpoint", id_)
+        return {**endpoint_object(endpoint), "secret": secret}
+
+    return await once(request, f"webhook_endpoints/{id_}/rotate_secret", body, change)
+
+
 async def retrieve(request: web.Request) -> web.Response:
     """One endpoint."""
     read_query(request, Retrieve)
@@ -158,6 +187,13 @@ OPERATIONS: Final = (
         update,
         WebhookEndpointObject,
         body=UpdateWebhookEndpoint,
+    ),
+    Operation(
+        "POST",
+        "/webhook_endpoints/{id}/rotate_secret",
+        rotate,
+        WebhookEndpointObject,
+        body=RotateSecret,
     ),
     Operation("DELETE", "/webhook_endpoints/{id}", delete, Deleted),
 )

@@ -116,6 +116,27 @@ async def update_webhook_endpoint(
     return result == "UPDATE 1"
 
 
+async def rotate_secret(
+    rows: Rows, account_id: str, id_: str, *, secret: str, overlap: float
+) -> bool:
+    """Sign with `secret` from now on, and for `overlap` seconds with the one before too; False when
+    there is no such endpoint."""
+    result = await rows.execute(
+        """
+        UPDATE webhook_endpoints
+           SET previous_secret = CASE WHEN $4 > 0 THEN secret END,
+               previous_secret_until = CASE WHEN $4 > 0 THEN now() + make_interval(secs => $4) END,
+               secret = $3
+         WHERE account_id = $1 AND id = $2 AND deleted_at IS NULL
+        """,
+        account_id,
+        id_,
+        secret,
+        overlap,
+    )
+    return result == "UPDATE 1"
+
+
 async def end_subscription(rows: Rows, account_id: str, id_: str) -> datetime:
     """End the subscription that is in force; returns when.
 
