@@ -17,8 +17,15 @@ from shared.db import Database, open_database
 from shared.errors import Misconfigured
 from shared.ids import new_id
 from shared.schema import DEFAULT_ACCOUNT
+from shared.sealing import make_sealing_key
 
 app = typer.Typer(help="Who may use the API.", no_args_is_help=True)
+
+
+@app.command()
+def sealing() -> None:
+    """Make a key for FLORIN_SEALING_KEYS, with which signing secrets are sealed at rest."""
+    typer.echo(make_sealing_key())
 
 
 class Role(StrEnum):

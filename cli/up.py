@@ -101,9 +101,8 @@ class _Up:
             self._processes += self._backends.processes
             urls = (instance.database_url, instance.amqp_url)
         services = [
-            self._service("api", urls, "/ready", port),
-            self._service("processor", urls, "/ready", None),
-            self._service("notifier", urls, "/ready", None),
+            self._service(name, urls, at, sealing_key=instance.sealing_key)
+            for name, at in (("api", port), ("processor", None), ("notifier", None))
         ]
         self._processes += services
         if self._backends is not None:
@@ -145,12 +144,18 @@ class _Up:
         return None
 
     def _service(
-        self, name: str, urls: tuple[str, str], ready_path: str, port: int | None
+        self,
+        name: str,
+        urls: tuple[str, str],
+        port: int | None,
+        *,
+        sealing_key: str,
     ) -> Supervised:
         probe_port = port or free_port()
         environment = {
             # Defaults of the embedded system, which the caller's environment may override …
             "FLORIN_AUTH": "local",
+            "FLORIN_SEALING_KEYS": sealing_key,
             "FLORIN_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128",
             **os.environ,
             # … and what this instance is.
@@ -173,7 +178,7 @@ class _Up:
         logs.mkdir(parents=True, exist_ok=True)
         return Supervised(
             command,
-            _answers(f"http://127.0.0.1:{probe_port}{ready_path}"),
+            _answers(f"http://127.0.0.1:{probe_port}/ready"),
             record=self._record,
             logs=logs,
             say=self._say,

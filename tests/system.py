@@ -19,9 +19,11 @@ from deploy.local.processes import Command, Record
 from deploy.local.supervisor import Supervised
 
 ROOT = Path(__file__).parent.parent
+SEALING_KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 RETRY_DELAYS = (0.25, 0.5, 1.0)
 SETTINGS = {
     "FLORIN_AUTH": "local",
+    "FLORIN_SEALING_KEYS": SEALING_KEY,
     "FLORIN_RATE_LIMIT": "1000000",
     "FLORIN_RATE_BURST": "1000000",
     "FLORIN_SANDBOX_LATENCY_MIN": "0",

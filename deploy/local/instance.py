@@ -9,6 +9,7 @@ from typing import Final
 
 from deploy.local.ports import free_port
 from shared.api_keys import make_key
+from shared.sealing import make_sealing_key
 
 FILE: Final = "instance.json"
 
@@ -25,6 +26,7 @@ class Instance:
     management_port: int
     distribution_port: int
     epmd_port: int
+    sealing_key: str = ""
 
     @property
     def database_url(self) -> str:
@@ -76,6 +78,7 @@ def load_or_make(data: Path) -> Instance:
         postgres_password=known.get("postgres_password") or secrets.token_urlsafe(24),
         rabbitmq_password=known.get("rabbitmq_password") or secrets.token_urlsafe(18),
         api_key=known.get("api_key") or make_key(),
+        sealing_key=known.get("sealing_key") or make_sealing_key(),
         **ports,
     )
     draft = data / f"{FILE}.new"

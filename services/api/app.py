@@ -24,6 +24,7 @@ from shared.errors import Misconfigured
 from shared.foundation import lay_foundation
 from shared.lifecycle import App, Lifecycle
 from shared.repeat import Repeating
+from shared.sealing import Seal
 
 REAP_INTERVAL: Final = 60.0
 """Seconds between looks for answers that need no longer be kept."""
@@ -50,7 +51,13 @@ def make_app(settings: ApiSettings) -> App:
             stack.push_async_callback(acceptor.drain)
             stack.push_async_callback(reserver.drain)
             context = Context(
-                base.database, acceptor, reserver, base.publisher, lifecycle, time.monotonic()
+                base.database,
+                acceptor,
+                reserver,
+                base.publisher,
+                Seal(settings.sealing_keys),
+                lifecycle,
+                time.monotonic(),
             )
             reaper = Repeating(
                 "answers reaper",

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from shared.config import Port, Settings
+from shared.sealing import SealingKeys
 
 
 class ApiSettings(Settings):
@@ -19,6 +20,8 @@ class ApiSettings(Settings):
     """Requests a second for each user, in the long run."""
     rate_burst: int = Field(default=10, ge=1)
     """Requests that a user may make at once."""
+    sealing_keys: SealingKeys
+    """What signing secrets are sealed with in the database; the first seals, every one opens."""
     accept_batch: int = Field(default=200, ge=1, le=1000)
     """Payments written by one commit, at most."""
     accept_queue: int = Field(default=2000, ge=1)

@@ -21,6 +21,7 @@ from services.api.strict_json import InvalidJson
 from shared.broker import Publisher
 from shared.db import Database
 from shared.lifecycle import Lifecycle
+from shared.sealing import Seal
 
 MAX_BODY: Final = 1024 * 1024
 _JSON: Final = "application/json"
@@ -36,6 +37,7 @@ class Context:
     acceptor: Acceptor
     reserver: Reserver
     publisher: Publisher
+    seal: Seal
     lifecycle: Lifecycle
     started_at: float
     """Monotonic seconds."""

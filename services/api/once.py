@@ -33,7 +33,7 @@ async def once(
     `route` is the path without its mount: keys of two routes do not meet. A Problem that `change`
     raises saves nothing. Raises a Problem for a key that was used with another body.
     """
-    key = idempotency_key(request)
+    key, seal = idempotency_key(request), request.app[CONTEXT].seal
     async with request.app[CONTEXT].database.transaction() as transaction:
         if key is None:
             return answer(await change(transaction))
@@ -46,9 +46,11 @@ async def once(
         if earlier is not None:
             if earlier.fingerprint != fingerprint:
                 raise key_reused()
-            return answer_text(earlier.body, headers=REPLAYED)
+            return answer_text(seal.open(earlier.body), headers=REPLAYED)
         text = as_text(await change(transaction))
-        await save_answer(transaction, account_id=account_id, route=route, key=key, body=text)
+        await save_answer(
+            transaction, account_id=account_id, route=route, key=key, body=seal.close(text)
+        )
     return answer_text(text)
 
 

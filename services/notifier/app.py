@@ -14,6 +14,7 @@ from shared.foundation import lay_foundation
 from shared.lifecycle import App, Lifecycle
 from shared.probe import serve_probe
 from shared.repeat import Repeating
+from shared.sealing import Seal
 from shared.topology import NOTIFIER_DEAD, NOTIFIER_DELIVERIES, NOTIFIER_EVENTS
 
 RETRY_GRACE = 5.0
@@ -39,6 +40,7 @@ def make_app(settings: NotifierSettings) -> App:
                 database=base.database,
                 relay=base.relay,
                 sender=sender,
+                seal=Seal(settings.sealing_keys),
                 places=Places(settings.webhook_in_flight, settings.webhook_in_flight_per_endpoint),
                 timeout=settings.webhook_timeout,
                 delays=settings.webhook_retry_delays,

@@ -9,7 +9,7 @@ has run out, under the next number.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from random import random
 from typing import Final
@@ -23,9 +23,11 @@ from services.notifier.store import Attempt, Finished, Target
 from shared import metrics
 from shared.batcher import Batcher
 from shared.db import Database
+from shared.errors import Misconfigured
 from shared.messages import Item
 from shared.outbox import OutboxRelay
 from shared.patience import persist
+from shared.sealing import Seal
 
 log = structlog.get_logger()
 
@@ -66,6 +68,7 @@ class Attempts:
     database: Database
     relay: OutboxRelay
     sender: Sender
+    seal: Seal
     places: Places
     timeout: float
     delays: Sequence[float]
@@ -112,7 +115,12 @@ class Attempts:
     async def _send(self, attempt: Attempt) -> Result:
         if attempt.endpoint_deleted and attempt.number > 1:
             return Result(datetime.now(UTC), 0, None, error="the endpoint was deleted")
-        return await self.sender.send(attempt)
+        try:
+            secrets = [self.seal.open(secret) for secret in attempt.secrets]
+        except Misconfigured as error:  # nothing is sent unsigned; the schedule tries again
+            log.error("webhook_cannot_be_signed", reason=str(error))  # noqa: TRY400
+            return Result(datetime.now(UTC), 0, None, error=str(error))
+        return await self.sender.send(replace(attempt, secrets=secrets))
 
     async def _claim(self, items: list[Item]) -> Sequence[Attempt | None]:
         claimed = await persist(

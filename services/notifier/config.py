@@ -8,6 +8,7 @@ from pydantic_settings import NoDecode
 
 from services.notifier.addresses import Network
 from shared.config import Port, Settings
+from shared.sealing import SealingKeys
 
 
 def _networks(value: object) -> object:
@@ -23,6 +24,8 @@ class NotifierSettings(Settings):
     """Consumers of notifier.events, each on its own channel."""
     notifier_prefetch: int = Field(default=10, ge=1, le=1000)
     """Envelopes that each consumer may hold."""
+    sealing_keys: SealingKeys
+    """What signing secrets are sealed with in the database, as the API has them."""
     webhook_timeout: float = Field(default=15.0, gt=0)
     """Seconds for one attempt: name look-up, connection, request and response together."""
     webhook_in_flight: int = Field(default=256, ge=1)

@@ -34,7 +34,7 @@ class Attempt:
     body: str
     url: str
     secrets: Sequence[str]
-    """The newest first."""
+    """Sealed; the newest first."""
     endpoint_deleted: bool
 
 

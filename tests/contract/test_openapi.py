@@ -14,6 +14,7 @@ import aiohttp
 import jsonschema
 import pytest
 from aiohttp import web
+from pydantic import SecretStr
 
 from services.api import strict_json
 from services.api.app import make_web
@@ -25,7 +26,7 @@ from services.api.openapi import describe
 from services.api.routes import OPERATIONS, PROBES
 from shared.db import Database
 from tests.invariants import assert_invariants
-from tests.system import System, eventually
+from tests.system import SEALING_KEY, System, eventually
 
 SPEC = describe((*OPERATIONS, *PROBES))
 CHECKS = (
@@ -46,7 +47,10 @@ async def http(system: System) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def test_every_route_is_in_the_description_and_the_other_way_round() -> None:
-    app = make_web(ApiSettings(auth="local"), cast(Context, SimpleNamespace(database=None)))
+    app = make_web(
+        ApiSettings(auth="local", sealing_keys=(SecretStr(SEALING_KEY),)),
+        cast(Context, SimpleNamespace(database=None)),
+    )
     served = {
         (route.method, cast(web.Resource, route.resource).canonical)
         for route in app.router.routes()

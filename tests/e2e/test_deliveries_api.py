@@ -173,6 +173,32 @@ async def test_a_rotation_signs_with_both_secrets_until_it_ends(
         )
 
 
+async def test_no_secret_stands_in_the_database(
+    http: aiohttp.ClientSession, database: Database
+) -> None:
+    body = {"url": "http://127.0.0.1:1/", "enabled_events": ["payment.failed"]}
+    headers = {"Idempotency-Key": "sealed"}
+    async with http.post("/v1/webhook_endpoints", json=body, headers=headers) as response:
+        made = await response.json()
+    async with http.post(f"/v1/webhook_endpoints/{made['id']}/rotate_secret") as response:
+        rotated = await response.json()
+    async with http.post("/v1/webhook_endpoints", json=body, headers=headers) as response:
+        assert (await response.json())["secret"] == made["secret"], "a replay shows it again"
+    rows = await database.fetch(
+        """
+        SELECT secret AS stored FROM webhook_endpoints
+         UNION ALL
+        SELECT previous_secret FROM webhook_endpoints WHERE previous_secret IS NOT NULL
+         UNION ALL
+        SELECT body FROM request_answers
+        """
+    )
+    assert len(rows) >= 3
+    for row in rows:
+        assert row["stored"].startswith("sealed:")
+        assert not any(shown["secret"] in row["stored"] for shown in (made, rotated))
+
+
 def verify(heard: Heard, secret: str) -> None:
     """Both official libraries believe what was heard."""
     Webhook(secret).verify(heard.body, heard.headers)

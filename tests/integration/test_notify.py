@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from pydantic import SecretStr
 from standardwebhooks import Webhook
 
 from services.api.store.endpoints import (
@@ -30,6 +31,7 @@ from shared.event import make_event
 from shared.ids import new_id
 from shared.messages import DELIVERIES, EVENTS, Item, decode, encode
 from shared.outbox import OutboxRelay
+from shared.sealing import Seal
 from shared.topology import (
     DEAD,
     NOTIFIER_DEAD,
@@ -40,7 +42,7 @@ from shared.topology import (
 from tests.integration.test_broker import consuming, take_all
 from tests.invariants import assert_deliveries
 from tests.receiver import Heard, Receiver
-from tests.system import RETRY_DELAYS, Urls, eventually
+from tests.system import RETRY_DELAYS, SEALING_KEY, Urls, eventually
 
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 ACCOUNT = "acct_default"
@@ -68,6 +70,7 @@ async def notifier(empty: Database, urls: Urls) -> AsyncIterator[Notifier]:
             database=empty,
             relay=OutboxRelay(empty, publisher),
             sender=sender,
+            seal=Seal([SecretStr(SEALING_KEY)]),
             places=Places(50, 10),
             timeout=1.0,
             delays=RETRY_DELAYS,

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from pydantic import SecretStr
 
 from services.api.accept import Acceptor
 from services.api.app import make_web
@@ -25,8 +26,10 @@ from shared.broker import Publisher
 from shared.db import Connection, Database, Row
 from shared.lifecycle import Lifecycle
 from shared.outbox import OutboxRelay
-from tests.system import Urls
+from shared.sealing import Seal
+from tests.system import SEALING_KEY, Urls
 
+SEALED = (SecretStr(SEALING_KEY),)
 ROWS = 200_000
 MOST_BLOCKS = 400
 """Of 8 KiB; every filled table has thousands."""
@@ -201,10 +204,11 @@ async def serving(database: Explaining, urls: Urls) -> AsyncIterator[aiohttp.Cli
         Acceptor(database, relay, 200, 2000),
         Reserver(database, relay, 200, 2000),
         publisher,
+        Seal(SEALED),
         Lifecycle(),
         0.0,
     )
-    settings = ApiSettings(auth="local", rate_limit=1e6, rate_burst=10**6)
+    settings = ApiSettings(auth="local", sealing_keys=SEALED, rate_limit=1e6, rate_burst=10**6)
     runner = web.AppRunner(make_web(settings, context))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -8,7 +8,14 @@ from services.processor.config import ProcessorSettings
 from shared.config import load
 from shared.errors import Misconfigured
 from shared.log import without_secrets
+from shared.sealing import make_sealing_key
 from shared.topology import describe, retry_queue, rung
+
+
+@pytest.fixture(autouse=True)
+def sealing_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has no default."""
+    monkeypatch.setenv("FLORIN_SEALING_KEYS", make_sealing_key())
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ async def create(request: web.Request) -> web.Response:
             enabled_events=body.enabled_events,
             description=body.description,
             metadata=metadata_text(body.metadata),
-            secret=secret,
+            secret=request.app[CONTEXT].seal.close(secret),
         )
         return {**endpoint_object(endpoint), "secret": secret}
 
@@ -131,8 +131,9 @@ async def rotate(request: web.Request) -> web.Response:
 
     async def change(transaction: Connection) -> WebhookEndpointObject:
         secret = new_secret()
+        sealed = request.app[CONTEXT].seal.close(secret)
         rotated = await rotate_secret(
-            transaction, account_id, id_, secret=secret, overlap=body.overlap
+            transaction, account_id, id_, secret=sealed, overlap=body.overlap
         )
         endpoint = await find_webhook_endpoint(transaction, account_id, id_)
         if not rotated or endpoint is None:

@@ -7,7 +7,9 @@ from shared.db import Connection, Database
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What an earlier request with the same key sent, by its fingerprint, and was answered."""
+    """What an earlier request with the same key sent, by its fingerprint, and was answered.
+
+    The body is sealed: it may show a secret."""
 
     fingerprint: bytes
     body: str
