@@ -17,6 +17,7 @@ from services.api.store.payments import NewPayment, find_accepted, insert_paymen
 from shared import metrics
 from shared.batcher import Batcher
 from shared.db import Database
+from shared.errors import Transient
 from shared.outbox import OutboxRelay
 from shared.patience import try_for
 from shared.payment import Payment
@@ -52,7 +53,7 @@ class Acceptor:
     relay: OutboxRelay
     max_batch: int
     max_waiting: int
-    _batcher: Batcher[NewPayment, Payment] = field(init=False)
+    _batcher: Batcher[NewPayment, Payment | Transient] = field(init=False)
     _recent: Recent[tuple[str, str | None, str], Payment] = field(
         init=False, default_factory=lambda: Recent(REMEMBERED)
     )
@@ -72,7 +73,10 @@ class Acceptor:
         place = (new.account_id, new.idempotency_scope, key) if key is not None else None
         payment = self._recent.get(place) if place is not None else None
         if payment is None:
-            payment = (await self._batcher.submit(new)).as_created()
+            written = await self._batcher.submit(new)
+            if isinstance(written, Transient):
+                raise written
+            payment = written.as_created()
             if place is not None and len(payment.metadata) <= REMEMBERED_METADATA:
                 self._recent.put(place, payment)
         replayed = payment.id != new.id
@@ -85,7 +89,7 @@ class Acceptor:
         """Return when every commit under way is done."""
         await self._batcher.drain()
 
-    async def _commit(self, batch: list[NewPayment]) -> Sequence[Payment]:
+    async def _commit(self, batch: list[NewPayment]) -> Sequence[Payment | Transient]:
         # Two processes that commit the same keys at once must lock them in the same order.
         ordered = sorted(batch, key=lambda p: (p.account_id, p.idempotency_key or "", p.id))
         created, outbox = await try_for(LOST_ANSWER_RETRY, insert_payments, self.database, ordered)
@@ -95,7 +99,12 @@ class Acceptor:
         repeated = [new for new in batch if new.id not in created]
         if not repeated:
             return [_as_payment(new, created[new.id]) for new in batch]
-        by_id, by_key = await try_for(LOST_ANSWER_RETRY, find_accepted, self.database, repeated)
+        try:
+            by_id, by_key = await try_for(LOST_ANSWER_RETRY, find_accepted, self.database, repeated)
+        except Transient as away:  # theirs alone: what was created is committed, and answered so
+            return [
+                _as_payment(new, created[new.id]) if new.id in created else away for new in batch
+            ]
         return [
             _as_payment(new, created[new.id])
             if new.id in created

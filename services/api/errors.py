@@ -57,14 +57,15 @@ def key_reused() -> Problem:
     )
 
 
-def unavailable(message: str, retry_after: int) -> Problem:
-    """Not now: the request may be repeated, unchanged, after `retry_after` seconds."""
+def unavailable(message: str, retry_after: int, *, again: bool = True) -> Problem:
+    """Not now: the request may be repeated, unchanged, after `retry_after` seconds; by an SDK of
+    its own accord only when `again`, which is when that cannot do it twice."""
     return Problem(
         503,
         "api_error",
         Code.UNAVAILABLE,
         message,
-        headers={"Retry-After": str(retry_after), "Stripe-Should-Retry": "true"},
+        headers={"Retry-After": str(retry_after), "Stripe-Should-Retry": str(again).lower()},
     )
 
 

@@ -95,12 +95,7 @@ def _as_problem(error: Exception, request: web.Request) -> Problem:
         case Saturated():
             return errors.unavailable("The server is saturated; try again in a second.", 1)
         case Transient():
-            log.warning("request_unavailable", path=request.path, reason=str(error))
-            return errors.unavailable(
-                "The database is away. Try again with the same Idempotency-Key: if this request"
-                " was accepted after all, that key finds it.",
-                2,
-            )
+            return _away(error, request)
         case Permanent():
             log.error("row_refused", path=request.path, reason=str(error))
             return errors.invalid(
@@ -113,6 +108,23 @@ def _as_problem(error: Exception, request: web.Request) -> Problem:
             return Problem(
                 500, "api_error", Code.INTERNAL_ERROR, "Something went wrong here; it was logged."
             )
+
+
+def _away(error: Transient, request: web.Request) -> Problem:
+    """Postgres did not answer: it may have done what was asked, and only a key can tell."""
+    log.warning("request_unavailable", path=request.path, reason=str(error))
+    if request.method == "POST" and "Idempotency-Key" not in request.headers:
+        return errors.unavailable(
+            "The database is away, and this request may have been accepted. It had no"
+            " Idempotency-Key: look at what there is before you send it again.",
+            2,
+            again=False,
+        )
+    return errors.unavailable(
+        "The database is away. Try again with the same Idempotency-Key: if this request"
+        " was accepted after all, that key finds it.",
+        2,
+    )
 
 
 def _http_problem(error: web.HTTPException, request: web.Request) -> Problem:

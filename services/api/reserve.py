@@ -21,6 +21,7 @@ from services.api.store.refunds import NewRefund, Standing, find_standings, rese
 from shared import metrics
 from shared.batcher import Batcher
 from shared.db import Database, RowRefused
+from shared.errors import Transient
 from shared.money import to_major
 from shared.outbox import OutboxRelay
 from shared.patience import try_for
@@ -64,7 +65,7 @@ class Reserver:
     relay: OutboxRelay
     max_batch: int
     max_waiting: int
-    _batcher: Batcher[NewRefund, Refund | Refused | None] = field(init=False)
+    _batcher: Batcher[NewRefund, Refund | Refused | Transient | None] = field(init=False)
     _recent: Recent[tuple[str, str], Refund] = field(
         init=False, default_factory=lambda: Recent(REMEMBERED)
     )
@@ -98,6 +99,8 @@ class Reserver:
             match await self._batcher.submit(new):
                 case Refused() as refused:
                     raise RefundRefused(refused)
+                case Transient() as away:
+                    raise away
                 case Refund() as refund:
                     return refund
                 case None:
@@ -109,7 +112,9 @@ class Reserver:
         """Return when every commit under way is done."""
         await self._batcher.drain()
 
-    async def _commit(self, batch: list[NewRefund]) -> Sequence[Refund | Refused | None]:
+    async def _commit(
+        self, batch: list[NewRefund]
+    ) -> Sequence[Refund | Refused | Transient | None]:
         # Every refund has its id already, so that one which was committed and whose answer was
         # lost, or which a bisected batch repeats, finds itself made and is not made twice.
         turn = _first_of_each_payment(batch)
@@ -121,10 +126,14 @@ class Reserver:
             made, outbox = {}, None  # another process was first: it is found below
         if outbox is not None:
             self.relay.offer([outbox])
-        answers: dict[str, Refund | Refused | None] = {**made}
+        answers: dict[str, Refund | Refused | Transient | None] = {**made}
         if unmade := _to_look_at(batch, turn, made):
-            standings = await try_for(LOST_ANSWER_RETRY, find_standings, self.database, unmade)
-            answers |= {new.id: judge(new, standings[new.id]) for new in unmade}
+            try:
+                standings = await try_for(LOST_ANSWER_RETRY, find_standings, self.database, unmade)
+            except Transient as away:  # theirs alone: what was made is committed, and answered so
+                answers |= {new.id: away for new in unmade}
+            else:
+                answers |= {new.id: judge(new, standings[new.id]) for new in unmade}
         metrics.BATCH_SIZE.labels("reserve").observe(len(batch))
         return [answers.get(new.id) for new in batch]
 

@@ -114,6 +114,8 @@ def _explain(fault: Exception) -> str:
         return str(fault.os_error) or type(fault).__name__
     if isinstance(fault, aiohttp.InvalidURL):
         return "the URL is not one that can be requested"
+    if isinstance(fault, aiohttp.ClientResponseError):  # whose text shows the whole URL
+        return f"the answer is not HTTP: {fault.message}"[:500]
     return f"{type(fault).__name__}: {fault}"[:500]
 
 

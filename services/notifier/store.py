@@ -178,8 +178,8 @@ async def claim_attempts(
         )
         SELECT claimed.account_id, claimed.id AS delivery_id, claimed.attempts AS number,
                claimed.event_id, events.body, webhook_endpoints.url,
-               array_remove(ARRAY[secret, CASE WHEN previous_secret_until > now()
-                                               THEN previous_secret END], NULL) AS secrets,
+               ARRAY[secret] || CASE WHEN previous_secrets_until > now()
+                                     THEN previous_secrets ELSE '{}' END AS secrets,
                webhook_endpoints.deleted_at IS NOT NULL AS endpoint_deleted
           FROM claimed
           JOIN events ON events.account_id = claimed.account_id AND events.id = claimed.event_id

@@ -95,6 +95,8 @@ class Consumer:
         failures = 0
         while not self._stopping.is_set():
             await self._wait_for_room()
+            if self._stopping.is_set():
+                break
             try:
                 async with self._session() as lost:
                     failures = 0

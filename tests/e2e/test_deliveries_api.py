@@ -154,22 +154,28 @@ async def test_a_rotation_signs_with_both_secrets_until_it_ends(
     await receiver.wait_until(lambda: len(receiver.heard) == 1)
     for secret in (old, new):
         verify(receiver.heard[0], secret)
-    await database.execute(
-        "UPDATE webhook_endpoints SET previous_secret_until = now() WHERE id = $1", endpoint
-    )
+    async with http.post(path) as response:  # as who has not heard the answer asks again
+        unheard, new = new, (await response.json())["secret"]
     await charge(http)
     await receiver.wait_until(lambda: len(receiver.heard) == 2)
-    verify(receiver.heard[1], new)
+    for secret in (old, unheard, new):
+        verify(receiver.heard[1], secret)
+    await database.execute(
+        "UPDATE webhook_endpoints SET previous_secrets_until = now() WHERE id = $1", endpoint
+    )
+    await charge(http)
+    await receiver.wait_until(lambda: len(receiver.heard) == 3)
+    verify(receiver.heard[2], new)
     with pytest.raises(WebhookVerificationError):
-        verify(receiver.heard[1], old)
+        verify(receiver.heard[2], old)
     async with http.post(path, json={"overlap": 0}) as response:
         newest = (await response.json())["secret"]
     await charge(http)
-    await receiver.wait_until(lambda: len(receiver.heard) == 3)
-    verify(receiver.heard[2], newest)
+    await receiver.wait_until(lambda: len(receiver.heard) == 4)
+    verify(receiver.heard[3], newest)
     with pytest.raises(stripe.SignatureVerificationError):
         stripe.Webhook.construct_event(
-            receiver.heard[2].body, receiver.heard[2].headers["Stripe-Signature"], new
+            receiver.heard[3].body, receiver.heard[3].headers["Stripe-Signature"], new
         )
 
 
@@ -188,7 +194,7 @@ async def test_no_secret_stands_in_the_database(
         """
         SELECT secret AS stored FROM webhook_endpoints
          UNION ALL
-        SELECT previous_secret FROM webhook_endpoints WHERE previous_secret IS NOT NULL
+        SELECT unnest(previous_secrets) FROM webhook_endpoints
          UNION ALL
         SELECT body FROM request_answers
         """

@@ -11,6 +11,7 @@ from services.api.accept import Accepted, Acceptor, IdempotencyMismatch
 from services.api.store.payments import NewPayment, insert_payments
 from shared.broker import Publisher
 from shared.db import Database
+from shared.errors import Transient
 from shared.ids import new_id
 from shared.outbox import OutboxRelay
 from shared.topology import PROCESSOR_PAYMENTS
@@ -191,3 +192,20 @@ async def test_what_could_not_be_published_stays_for_the_sweeper(
     relay.stop()
     await relay.run()
     assert len(await outbox(empty)) == 1
+
+
+async def test_what_is_committed_is_answered_although_a_neighbour_cannot_be(
+    acceptor: Acceptor, empty: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise Transient("Postgres is away")
+
+    await insert_payments(empty, [with_key("k")])
+    monkeypatch.setattr("services.api.accept.find_accepted", away)
+    monkeypatch.setattr("services.api.accept.LOST_ANSWER_RETRY", 0.1)
+    made, unknown = await asyncio.gather(
+        acceptor.accept(new_payment()), acceptor.accept(with_key("k")), return_exceptions=True
+    )
+    assert isinstance(made, Accepted)
+    assert isinstance(unknown, Transient)
+    assert await empty.fetchval("SELECT count(*) FROM payments") == 2

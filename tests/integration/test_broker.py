@@ -309,8 +309,10 @@ async def test_connections_that_are_lost_again_and_again_pile_nothing_up(
                 await eventually(lambda: is_noticed(consumer))
                 await topology.apply(urls.amqp, topology.describe(RETRY_DELAYS))
             assert held == 5, "it holds what one connection may bring, and asks for no more"
+            consumer.stop()
         finally:
             may_finish.set()
+    assert held == 5, "and asks for no more when it is told to stop, either"
 
 
 async def test_what_was_not_confirmed_is_never_taken_for_published(

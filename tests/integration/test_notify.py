@@ -12,6 +12,7 @@ from aiohttp import web
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
+from services.api.store.deliveries import queue_redelivery
 from services.api.store.endpoints import (
     delete_webhook_endpoint,
     end_subscription,
@@ -20,7 +21,7 @@ from services.api.store.endpoints import (
 from services.notifier import store
 from services.notifier.attempts import Attempts, Places
 from services.notifier.handlers import DeliveryHandler, EventHandler
-from services.notifier.policy import Delivered, Result
+from services.notifier.policy import Delivered, Result, Retry
 from services.notifier.sender import open_sender
 from services.notifier.store import Finished
 from services.notifier.sweeper import Sweeper
@@ -429,3 +430,42 @@ async def test_no_answer_of_an_endpoint_can_keep_its_attempt_from_being_recorded
     await notifier.events.handle(message(EVENTS, await happen(empty)))
     assert [d["status"] for d in await deliveries(empty)] == ["retrying"]
     await assert_deliveries(empty)
+
+
+async def test_a_redelivery_by_hand_outlives_an_outcome_that_is_recorded_late(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    await subscribe(empty, receiver.url)
+    receiver.answer = answering(500, 200)
+    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    [row] = await deliveries(empty)
+    item = Item(ACCOUNT, row["id"])
+    await empty.execute("UPDATE deliveries SET next_attempt_at = now()")
+    claimed = (await store.claim_attempts(empty, [item], lease=0.0))[item.id]
+    async with empty.transaction() as transaction:
+        assert await queue_redelivery(transaction, ACCOUNT, item.id)
+    late = Result(datetime.now(UTC), 1, 500)
+    verdict = Retry(datetime(2030, 1, 1, tzinfo=UTC), RETRY_DELAYS[0])
+    await store.record_attempts(empty, [Finished(claimed, late, verdict)])
+    await notifier.due.handle(message(DELIVERIES, item))
+    [row] = await deliveries(empty)
+    assert (row["status"], row["attempts"]) == ("delivered", 3)
+    assert [a["number"] for a in await attempts_of(empty)] == [1, 2, 3]
+    await assert_deliveries(empty)
+
+
+async def test_an_answer_that_is_not_http_is_explained_without_the_url(
+    notifier: Notifier, empty: Database
+) -> None:
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-nonsense\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    await subscribe(empty, f"http://127.0.0.1:{port}/hook?token=TOPSECRET")
+    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    [attempt] = await attempts_of(empty)
+    assert "not HTTP" in attempt["error"]
+    assert "TOPSECRET" not in attempt["error"]
+    server.close()

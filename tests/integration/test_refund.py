@@ -460,3 +460,24 @@ async def test_the_record_of_a_silent_gateway_is_bounded(
         await mark_unknown(empty, "refunds", [silent])
     calls = json.loads(await empty.fetchval("SELECT gateway_calls::text FROM refunds"))
     assert [call["n"] for call in calls] == list(range(5, KEPT_CALLS + 5))
+
+
+async def test_what_is_committed_is_answered_although_a_neighbour_cannot_be(
+    empty: Database, publisher: Publisher, paid: Item, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Postgres goes away after the refunds are made, and before it is asked about those that were
+    # not: only those may hear that nothing is known of them, or they would be asked for twice.
+    async def away(*_: object) -> None:
+        raise Transient("Postgres is away")
+
+    monkeypatch.setattr("services.api.reserve.find_standings", away)
+    monkeypatch.setattr("services.api.reserve.LOST_ANSWER_RETRY", 0.1)
+    reserver = make_reserver(empty, publisher)
+    made, unknown = await asyncio.gather(
+        reserver.reserve(new_refund(paid, 3_000)),
+        reserver.reserve(new_refund(Item("acct_default", "pay_none"), 1)),
+        return_exceptions=True,
+    )
+    assert isinstance(made, Reserved)
+    assert isinstance(unknown, Transient)
+    assert await left_of(empty, paid) == 7_000

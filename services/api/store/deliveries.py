@@ -101,17 +101,32 @@ async def queue_redelivery(transaction: Connection, account_id: str, id_: str) -
     """Have a delivery attempted once more, now; False while an attempt at it is under way.
 
     It becomes due like any retry, and is claimed like any: the schedule and a redelivery by hand
-    cannot overlap.
+    cannot overlap. A lease that ran out is given up, and its attempt written down as lost: an
+    outcome that is recorded late finds that it no longer counts.
     """
     queued = await transaction.fetchval(
         """
-        WITH due AS (
-            UPDATE deliveries
-               SET status = 'retrying', next_attempt_at = now(), dead_at = NULL, updated_at = now()
+        WITH free AS (
+            SELECT account_id, id, attempts, lease_until, updated_at
+              FROM deliveries
              WHERE account_id = $1 AND id = $2
                AND (lease_until IS NULL OR lease_until <= now())
                AND status <> 'pending'
-            RETURNING id
+               FOR UPDATE
+        ), lost AS (
+            INSERT INTO delivery_attempts (account_id, delivery_id, number, started_at, error)
+            SELECT account_id, id, attempts, updated_at,
+                   'the notifier stopped before the outcome was known'
+              FROM free
+             WHERE lease_until IS NOT NULL
+                ON CONFLICT DO NOTHING
+        ), due AS (
+            UPDATE deliveries
+               SET status = 'retrying', next_attempt_at = now(), dead_at = NULL,
+                   lease_until = NULL, updated_at = now()
+              FROM free
+             WHERE deliveries.account_id = free.account_id AND deliveries.id = free.id
+            RETURNING deliveries.id
         )
         INSERT INTO outbox (exchange, routing_key, body)
         SELECT $3, $4, $5 FROM due

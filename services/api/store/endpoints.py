@@ -119,13 +119,17 @@ async def update_webhook_endpoint(
 async def rotate_secret(
     rows: Rows, account_id: str, id_: str, *, secret: str, overlap: float
 ) -> bool:
-    """Sign with `secret` from now on, and for `overlap` seconds with the one before too; False when
-    there is no such endpoint."""
+    """Sign with `secret` from now on, and for `overlap` seconds with those before too, of which the
+    last three are kept; False when there is no such endpoint."""
     result = await rows.execute(
         """
         UPDATE webhook_endpoints
-           SET previous_secret = CASE WHEN $4 > 0 THEN secret END,
-               previous_secret_until = CASE WHEN $4 > 0 THEN now() + make_interval(secs => $4) END,
+           SET previous_secrets = CASE
+                   WHEN $4 <= 0 THEN '{}'
+                   WHEN previous_secrets_until > now()
+                   THEN (ARRAY[secret] || previous_secrets)[1:3]
+                   ELSE ARRAY[secret] END,
+               previous_secrets_until = now() + make_interval(secs => $4),
                secret = $3
          WHERE account_id = $1 AND id = $2 AND deleted_at IS NULL
         """,

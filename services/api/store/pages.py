@@ -87,12 +87,16 @@ async def fetch_merged_page(
     account_id: str,
     walks: Sequence[tuple[Span, Mapping[str, Any], Mapping[str, str | None]]],
 ) -> Sequence[Row]:
-    """The rows of several walks, which share none, as of one: each by an index that suits it."""
+    """The rows of several walks as of one: each by an index that suits it.
+
+    A row that moves from one walk to the next between the two is shown once, as it was last.
+    """
     found = [
         await fetch_page(database, select, prefix, account_id, span, filters=filters, along=along)
         for span, filters, along in walks
     ]
-    rows = sorted((row for walk in found for row in walk), key=itemgetter("id"), reverse=True)
+    by_id = {row["id"]: row for walk in found for row in walk}
+    rows = sorted(by_id.values(), key=itemgetter("id"), reverse=True)
     span = walks[0][0]
     return rows[-span.limit :] if span.before is not None else rows[: span.limit]
 
@@ -129,6 +133,7 @@ async def fetch_settling_page(
     recent = max(filter(None, (span.since, mark)), default=None)
     filters = {f"{column} = {{}}": value for column, value in along.items()}
     filters["status = ANY({})"] = statuses
+    # In this order: work goes from known to unknown, and comes back only when it is done.
     walks: list[tuple[Span, dict[str, Any], dict[str, str | None]]] = [
         (replace(span, since=recent), {**filters, "unknown_since IS NULL AND {}": True}, {}),
         (span, {**filters, "unknown_since IS NOT NULL AND {}": True}, {}),
