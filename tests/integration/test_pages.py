@@ -37,7 +37,7 @@ async def test_pages_in_both_directions_show_every_row_once(
             "acct_default",
             span,
             statuses=statuses,
-            **everything,  # type: ignore[arg-type]
+            **everything,
         )
         if not part:
             break
@@ -52,7 +52,7 @@ async def test_pages_in_both_directions_show_every_row_once(
             "acct_default",
             span,
             statuses=statuses,
-            **everything,  # type: ignore[arg-type]
+            **everything,
         )
         if not part:
             break
