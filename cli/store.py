@@ -30,25 +30,31 @@ class Age:
     oldest: str
 
 
-CHECKS: Final = (
-    Check(
+def _as_counted(table: str, object_: str) -> Check:
+    """The rule that counts, kept as changes, come to what the rows of `table` are."""
+    return Check(
         1,
-        "payments = pending + processing + completed + failed, as counted",
-        "SELECT count(*) FROM payments WHERE $1::float8 IS NOT NULL",
-        """
+        f"{table} = pending + processing + completed + failed, as counted",
+        f"SELECT count(*) FROM {table} WHERE $1::float8 IS NOT NULL",  # noqa: S608 - constants
+        f"""
         SELECT concat_ws(' ', account_id, currency, status) AS id,
                format('%s rows of %s are counted as %s of %s',
                       actual.n, actual.amount, told.n, told.amount) AS why
           FROM (SELECT account_id, currency, status, count(*) AS n, sum(amount) AS amount
-                  FROM payments GROUP BY 1, 2, 3) AS actual
+                  FROM {table} GROUP BY 1, 2, 3) AS actual
           FULL JOIN (SELECT account_id, currency, status, sum(number) AS n, sum(amount) AS amount
-                       FROM counts WHERE object = 'payment' GROUP BY 1, 2, 3
+                       FROM counts WHERE object = '{object_}' GROUP BY 1, 2, 3
                      HAVING sum(number) <> 0 OR sum(amount) <> 0) AS told
          USING (account_id, currency, status)
          WHERE $1::float8 IS NOT NULL
            AND (actual.n IS DISTINCT FROM told.n OR actual.amount IS DISTINCT FROM told.amount)
-        """,
-    ),
+        """,  # noqa: S608 - constants
+    )
+
+
+CHECKS: Final = (
+    _as_counted("payments", "payment"),
+    _as_counted("refunds", "refund"),
     Check(
         2,
         "a completed payment has one transfer of its amount; no other has one",
@@ -62,24 +68,6 @@ CHECKS: Final = (
                       GROUP BY 1, 2, 3) AS sent
          USING (account_id, id, currency)
          WHERE $1::float8 IS NOT NULL AND amount IS DISTINCT FROM moved
-        """,
-    ),
-    Check(
-        1,
-        "refunds = pending + processing + completed + failed, as counted",
-        "SELECT count(*) FROM refunds WHERE $1::float8 IS NOT NULL",
-        """
-        SELECT concat_ws(' ', account_id, currency, status) AS id,
-               format('%s rows of %s are counted as %s of %s',
-                      actual.n, actual.amount, told.n, told.amount) AS why
-          FROM (SELECT account_id, currency, status, count(*) AS n, sum(amount) AS amount
-                  FROM refunds GROUP BY 1, 2, 3) AS actual
-          FULL JOIN (SELECT account_id, currency, status, sum(number) AS n, sum(amount) AS amount
-                       FROM counts WHERE object = 'refund' GROUP BY 1, 2, 3
-                     HAVING sum(number) <> 0 OR sum(amount) <> 0) AS told
-         USING (account_id, currency, status)
-         WHERE $1::float8 IS NOT NULL
-           AND (actual.n IS DISTINCT FROM told.n OR actual.amount IS DISTINCT FROM told.amount)
         """,
     ),
     Check(
