@@ -222,6 +222,12 @@ class Money(RuleBasedStateMachine):
         if status == "pending":
             refunds[of.id] = (amount, _as_status(self.gateway.outcomes[of.id]))
 
+    @precondition(lambda self: self.of_refund)
+    @rule()
+    def the_newest_refund_is_met_with_silence(self) -> None:
+        """The gateway does not say whether the money was given back."""
+        self.settle_refund(len(self.of_refund) - 1, Unknown("silence"), 1)
+
     @rule(outcome=st.sampled_from([Approved("ref"), Declined("no", "No."), Unknown("still")]))
     def the_gateway_breaks_its_silence(self, outcome: Outcome) -> None:
         """The janitors ask again, and hear what became of all that was unknown."""
@@ -317,6 +323,7 @@ async def test_no_order_of_events_breaks_the_books(urls: Urls) -> None:
                     max_examples=100,
                     stateful_step_count=25,
                     deadline=None,
+                    derandomize=True,  # the same games each time: what fails here fails again
                     suppress_health_check=list(HealthCheck),
                 ),
             )
