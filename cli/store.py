@@ -52,24 +52,32 @@ def _as_counted(table: str, object_: str) -> Check:
     )
 
 
-CHECKS: Final = (
-    _as_counted("payments", "payment"),
-    _as_counted("refunds", "refund"),
-    Check(
-        2,
-        "a completed payment has one transfer of its amount; no other has one",
-        "SELECT count(*) FROM transfers WHERE kind = 'payment' AND $1::float8 IS NOT NULL",
-        """
-        SELECT id, format('paid %s, moved %s', amount, moved) AS why
-          FROM (SELECT account_id, id, currency, amount FROM payments
-                 WHERE status = 'completed') AS paid
+def _moved_once(invariant: int, table: str, kind: str) -> Check:
+    """The rule that what is completed in `table` has moved its money once, and nothing else has; a
+    payment to the merchant's balance, a refund from it."""
+    side = "credit" if kind == "payment" else "debit"
+    return Check(
+        invariant,
+        f"a completed {kind} has one transfer of its amount; no other has one",
+        f"SELECT count(*) FROM transfers"  # noqa: S608 - constants
+        f" WHERE kind = '{kind}' AND $1::float8 IS NOT NULL",
+        f"""
+        SELECT id, format('completed %s, moved %s', amount, moved) AS why
+          FROM (SELECT account_id, id, currency, amount FROM {table}
+                 WHERE status = 'completed') AS done
           FULL JOIN (SELECT account_id, source_id AS id, currency, sum(amount) AS moved
-                       FROM transfers WHERE kind = 'payment' AND credit = 'merchant_balance'
+                       FROM transfers WHERE kind = '{kind}' AND {side} = 'merchant_balance'
                       GROUP BY 1, 2, 3) AS sent
          USING (account_id, id, currency)
          WHERE $1::float8 IS NOT NULL AND amount IS DISTINCT FROM moved
-        """,
-    ),
+        """,  # noqa: S608 - constants
+    )
+
+
+CHECKS: Final = (
+    _as_counted("payments", "payment"),
+    _as_counted("refunds", "refund"),
+    _moved_once(2, "payments", "payment"),
     Check(
         3,
         "refunds that did not fail add up to what is refunded of their payment",
@@ -84,21 +92,7 @@ CHECKS: Final = (
          WHERE $1::float8 IS NOT NULL AND amount_refunded IS DISTINCT FROM refunds
         """,
     ),
-    Check(
-        3,
-        "a completed refund has one transfer of its amount; no other has one",
-        "SELECT count(*) FROM transfers WHERE kind = 'refund' AND $1::float8 IS NOT NULL",
-        """
-        SELECT id, format('refunded %s, moved %s', amount, moved) AS why
-          FROM (SELECT account_id, id, currency, amount FROM refunds
-                 WHERE status = 'completed') AS given
-          FULL JOIN (SELECT account_id, source_id AS id, currency, sum(amount) AS moved
-                       FROM transfers WHERE kind = 'refund' AND debit = 'merchant_balance'
-                      GROUP BY 1, 2, 3) AS sent
-         USING (account_id, id, currency)
-         WHERE $1::float8 IS NOT NULL AND amount IS DISTINCT FROM moved
-        """,
-    ),
+    _moved_once(3, "refunds", "refund"),
     Check(
         3,
         "no more is refunded than was paid",

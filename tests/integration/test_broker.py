@@ -76,13 +76,6 @@ async def take_all(url: str, queue: str) -> list[aio_pika.abc.AbstractIncomingMe
         await connection.close()
 
 
-@pytest.fixture
-async def publisher(urls: Urls):  # type: ignore[no-untyped-def]
-    publisher = Publisher(urls.amqp, name="test")
-    yield publisher
-    await publisher.close()
-
-
 async def test_what_is_published_arrives(urls: Urls, publisher: Publisher) -> None:
     bodies = [str(n).encode() for n in range(250)]
     await publisher.publish([command(body) for body in bodies])
@@ -320,12 +313,14 @@ async def test_what_was_not_confirmed_is_never_taken_for_published(
 ) -> None:
     # Between us and RabbitMQ, a line that goes dead after the connection is made.
     target = aio_pika.connection.make_url(urls.amqp)
-    alive = asyncio.Event()
+    alive, stuck = asyncio.Event(), asyncio.Event()
     alive.set()
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(65536):
+                if not alive.is_set():
+                    stuck.set()
                 await alive.wait()
                 writer.write(chunk)
         writer.close()
@@ -342,7 +337,7 @@ async def test_what_was_not_confirmed_is_never_taken_for_published(
     alive.clear()
     monkeypatch.setattr("shared.broker.publisher.CONFIRM_TIMEOUT", 0.3)
     first = asyncio.create_task(publisher.publish([letter]))
-    await asyncio.sleep(0.2)
+    await stuck.wait()
     monkeypatch.setattr("shared.broker.publisher.CONFIRM_TIMEOUT", 30.0)
     # The first gives up and closes the connection under the second.
     results = await asyncio.gather(first, publisher.publish([letter] * 3), return_exceptions=True)

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -40,18 +39,6 @@ from tests.settling import (
 from tests.system import Urls
 
 HUNDRED = 10_000  # 100.00 THB
-
-
-@pytest.fixture
-def gateway() -> Gateway:
-    return Gateway()
-
-
-@pytest.fixture
-async def publisher(urls: Urls) -> AsyncIterator[Publisher]:
-    publisher = Publisher(urls.amqp, name="test")
-    yield publisher
-    await publisher.close()
 
 
 @pytest.fixture

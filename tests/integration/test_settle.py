@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -30,18 +29,6 @@ from tests.settling import (
     message,
 )
 from tests.system import Urls
-
-
-@pytest.fixture
-def gateway() -> Gateway:
-    return Gateway()
-
-
-@pytest.fixture
-async def publisher(urls: Urls) -> AsyncIterator[Publisher]:
-    publisher = Publisher(urls.amqp, name="test")
-    yield publisher
-    await publisher.close()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from shared.broker import Publisher
 from shared.db import Database
 from shared.messages import Item
 from tests.integration.test_notify import subscribe
-from tests.integration.test_settle import gateway, handler, publisher, settler
+from tests.integration.test_settle import handler, settler
 from tests.settling import (
     REFUND_WORK,
     Gateway,
@@ -25,7 +25,7 @@ from tests.settling import (
 )
 from tests.system import Urls, run_command
 
-__all__ = ["gateway", "handler", "publisher", "settler"]  # fixtures
+__all__ = ["handler", "settler"]  # fixtures
 
 
 @pytest.fixture
@@ -165,6 +165,6 @@ async def test_the_command_prints_a_table_and_its_status_says_whether_all_is_wel
     status, output = await run_command(*VERIFY, urls.database, "--json")
     found: dict[str, Any] = json.loads(output)
     assert (status, found["ok"]) == (1, False)
-    assert [id_, "paid 10050, moved "] in [
+    assert [id_, "completed 10050, moved "] in [
         offending for finding in found["findings"] for offending in finding["offending"]
     ]
