@@ -173,11 +173,28 @@ CHECKS: Final = (
            AND subscription.since <= events.created_at
            AND (subscription.until IS NULL OR subscription.until > events.created_at)
            AND subscription.enabled_events && ARRAY['*', type]
+           AND type <> 'webhook_endpoint.test'
+           AND subscription.endpoint_id IS DISTINCT FROM events.endpoint_id
           LEFT JOIN deliveries
             ON deliveries.account_id = events.account_id AND deliveries.event_id = events.id
            AND deliveries.endpoint_id = subscription.endpoint_id
          WHERE deliveries.id IS NULL
            AND events.created_at <= now() - make_interval(secs => $1)
+        """,
+    ),
+    Check(
+        5,
+        "an account's events are numbered without gaps",
+        "SELECT count(*) FROM events WHERE sequence IS NOT NULL AND $1::float8 IS NOT NULL",
+        """
+        SELECT account_id AS id, format('%s events up to number %s of %s', n, highest, last) AS why
+          FROM (SELECT account_id, count(*) AS n, min(sequence) AS lowest,
+                       max(sequence) AS highest
+                  FROM events WHERE sequence IS NOT NULL GROUP BY 1) AS numbered
+          FULL JOIN event_sequences USING (account_id)
+         WHERE $1::float8 IS NOT NULL
+           AND (n IS NOT NULL OR last IS NULL)
+           AND (n <> highest + 1 - lowest OR highest IS DISTINCT FROM last)
         """,
     ),
     Check(
@@ -234,15 +251,28 @@ AGES: Final = (
          ORDER BY id LIMIT 1
         """,
     ),
+    # A backlog may be long, where an endpoint is slow, or fails and is tried now and then; but
+    # somebody must be working on it.
     Age(
-        "longest overdue delivery",
-        300.0,
+        "longest overdue delivery to an endpoint that is sent nothing",
+        600.0,
         """
-        SELECT extract(epoch FROM now() - due)::float8 AS age, id
-          FROM (SELECT id, coalesce(next_attempt_at, created_at) AS due FROM deliveries
+        SELECT extract(epoch FROM now() - greatest(due, worked_on))::float8 AS age, id
+          FROM (SELECT account_id, endpoint_id, min(id) AS id,
+                       min(coalesce(next_attempt_at, created_at)) AS due
+                  FROM deliveries
                  WHERE status IN ('pending', 'retrying')
-                   AND (lease_until IS NULL OR lease_until < now())) AS open
-         WHERE due < now() ORDER BY due LIMIT 1
+                   AND (lease_until IS NULL OR lease_until < now())
+                   AND coalesce(next_attempt_at, created_at) < now()
+                 GROUP BY 1, 2) AS open,
+               LATERAL (SELECT max(started_at) AS worked_on
+                          FROM deliveries
+                          JOIN delivery_attempts
+                            ON delivery_attempts.account_id = deliveries.account_id
+                           AND delivery_attempts.delivery_id = deliveries.id
+                         WHERE deliveries.account_id = open.account_id
+                           AND deliveries.endpoint_id = open.endpoint_id) AS attempts
+         ORDER BY 1 DESC LIMIT 1
         """,
     ),
 )

@@ -7,6 +7,9 @@ PAYMENT_COMPLETED: Final = "payment.completed"
 PAYMENT_FAILED: Final = "payment.failed"
 REFUND_COMPLETED: Final = "refund.completed"
 REFUND_FAILED: Final = "refund.failed"
+ENDPOINT_DISABLED: Final = "webhook_endpoint.disabled"
+ENDPOINT_TEST: Final = "webhook_endpoint.test"
+"""Sent to one endpoint when it is asked for; nobody subscribes to it."""
 
 EVENT_TYPES: Final = (
     PAYMENT_PROCESSING,
@@ -14,5 +17,6 @@ EVENT_TYPES: Final = (
     PAYMENT_FAILED,
     REFUND_COMPLETED,
     REFUND_FAILED,
+    ENDPOINT_DISABLED,
 )
 EVERY_TYPE: Final = "*"

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 PAYMENTS_ACCEPTED: Final = Counter(
     "florin_payments_accepted_total",
@@ -22,6 +22,12 @@ UNKNOWN: Final = Counter(
 )
 WEBHOOK_ATTEMPTS: Final = Counter(
     "florin_webhook_attempts_total", "Attempts at delivering a webhook, by outcome.", ["outcome"]
+)
+WEBHOOKS_UNDER_WAY: Final = Gauge(
+    "florin_webhooks_under_way", "Attempts at delivering a webhook that are being made now."
+)
+ENDPOINTS_LEFT_ALONE: Final = Gauge(
+    "florin_endpoints_left_alone", "Endpoints that failed so often that a breaker holds them off."
 )
 DEAD_LETTERS: Final = Counter(
     "florin_dead_letters_total", "Messages put aside for a person to look at.", ["queue"]

@@ -32,6 +32,7 @@ class DeliveryStatus(StrEnum):
 
     PENDING = "pending"
     RETRYING = "retrying"
+    HELD = "held"
     DELIVERED = "delivered"
     DEAD = "dead"
 
@@ -57,11 +58,23 @@ REFUND_MOVES: Final[Mapping[RefundStatus, frozenset[RefundStatus]]] = MappingPro
 DELIVERY_MOVES: Final[Mapping[DeliveryStatus, frozenset[DeliveryStatus]]] = MappingProxyType(
     {
         DeliveryStatus.PENDING: frozenset(
-            {DeliveryStatus.DELIVERED, DeliveryStatus.RETRYING, DeliveryStatus.DEAD}
+            {
+                DeliveryStatus.DELIVERED,
+                DeliveryStatus.RETRYING,
+                DeliveryStatus.HELD,
+                DeliveryStatus.DEAD,
+            }
         ),
         DeliveryStatus.RETRYING: frozenset(
-            {DeliveryStatus.DELIVERED, DeliveryStatus.RETRYING, DeliveryStatus.DEAD}
+            {
+                DeliveryStatus.DELIVERED,
+                DeliveryStatus.RETRYING,
+                DeliveryStatus.HELD,
+                DeliveryStatus.DEAD,
+            }
         ),
+        # While its endpoint is disabled.
+        DeliveryStatus.HELD: frozenset({DeliveryStatus.RETRYING}),
         # By hand: a delivery can be made once more, whatever became of it.
         DeliveryStatus.DELIVERED: frozenset({DeliveryStatus.RETRYING}),
         DeliveryStatus.DEAD: frozenset({DeliveryStatus.RETRYING}),

@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from shared.db import Database, Rows
+from shared.db import Connection, Database, Rows
+from shared.event import Event
+from shared.messages import CLOSING, EVENTS, Item, encode_item, opening
+from shared.topology import EVENTS as EVENTS_EXCHANGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +19,44 @@ class OutboxRow:
     routing_key: str
     body: str
     headers: str | None = None
+
+
+NUMBERED_BODY: Final = """left(event_body, -1) || ',"sequence":' || sequence || '}'"""
+"""The bytes that are stored and sent: an event's body, and in it the number that it was given."""
+
+
+async def insert_event(
+    transaction: Connection, event: Event, *, endpoint_id: str | None = None
+) -> OutboxRow:
+    """Tell of one event, under the account's next number; returns the message.
+
+    `endpoint_id` is that of the endpoint which it is about, and which does not hear of it.
+    """
+    row = await transaction.fetchrow(
+        f"""
+        WITH numbered AS (
+            INSERT INTO event_sequences (account_id, last) VALUES ($1, 1)
+                ON CONFLICT (account_id) DO UPDATE SET last = event_sequences.last + 1
+            RETURNING last AS sequence
+        ), told AS (
+            INSERT INTO events (account_id, id, type, object_id, endpoint_id, sequence, body)
+            SELECT $1, $2, $3, $4, $5, sequence, {NUMBERED_BODY}
+              FROM numbered, (SELECT $6::text AS event_body) AS event
+        )
+        INSERT INTO outbox (exchange, routing_key, body) VALUES ($7, $3, $8)
+        RETURNING id, exchange, routing_key, body
+        """,  # noqa: S608 - made of constants
+        event.account_id,
+        event.id,
+        event.type,
+        event.object_id,
+        endpoint_id,
+        event.body,
+        EVENTS_EXCHANGE,
+        opening(EVENTS) + encode_item(Item(event.account_id, event.id)) + CLOSING,
+    )
+    assert row is not None  # noqa: S101 - INSERT … RETURNING has a row
+    return OutboxRow(**row)
 
 
 async def delete_published(rows: Rows, ids: Sequence[int]) -> None:

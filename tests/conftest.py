@@ -22,7 +22,7 @@ TEMPLATE = "florin_template"
 EMPTY = (
     "ALTER TABLE transfers DISABLE TRIGGER USER",
     """
-    TRUNCATE payments, refunds, counts, ledger_accounts, transfers, events, outbox,
+    TRUNCATE event_sequences, payments, refunds, counts, ledger_accounts, transfers, events, outbox,
              webhook_endpoints, webhook_subscriptions, deliveries, delivery_attempts,
              request_answers, sweep_marks
     """,

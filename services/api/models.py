@@ -1,6 +1,7 @@
 """What clients may send. These models validate; nothing unknown passes."""
 
 import json
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
@@ -55,6 +56,14 @@ def _is_minor_units(value: Any) -> int:
     return int(value)
 
 
+def _is_flag(value: Any) -> bool:
+    if value in (True, "true"):
+        return True
+    if value in (False, "false"):
+        return False
+    raise ValueError("must be true or false")
+
+
 def _listed(value: Any) -> Any:
     """A form's `a[0]=x&a[1]=y` or `a[]=x`: places, not names."""
     if isinstance(value, dict) and all(n.isascii() and n.isdecimal() for n in value):
@@ -87,6 +96,37 @@ def _is_known_event(value: str) -> str:
     if value != EVERY_TYPE and value not in EVENT_TYPES:
         raise ValueError(f"must be {EVERY_TYPE} or one of {', '.join(EVENT_TYPES)}")
     return value
+
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
+_OURS = {
+    "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect",
+    "host", "keep-alive", "proxy-authorization", "proxy-connection", "stripe-signature", "te",
+    "trailer", "transfer-encoding", "upgrade", "user-agent", "webhook-id", "webhook-signature",
+    "webhook-timestamp",
+}  # fmt: skip
+"""Headers that Florin sends itself, or that would change how the request is read (RFC 9110)."""
+
+
+def _is_header_name(value: str) -> str:
+    if not _HEADER_NAME.fullmatch(value):
+        raise ValueError("is not the name of a header, such as X-Tenant")
+    if value.lower() in _OURS:
+        raise ValueError("is a header that Florin sets itself: leave it out")
+    return value
+
+
+def _is_header_value(value: str) -> str:
+    if not _HEADER_VALUE.fullmatch(value):
+        raise ValueError("must be visible ASCII characters, with spaces between them at most")
+    return value
+
+
+def _are_distinct(headers: dict[str, str]) -> dict[str, str]:
+    if len({name.lower() for name in headers}) < len(headers):
+        raise ValueError("has one header twice: their names differ in case alone")
+    return headers
 
 
 # The constraint stands next to the type, so that its message speaks of characters.
@@ -130,10 +170,20 @@ EventType = Annotated[
     BeforeValidator(_is_text),
     WithJsonSchema({"type": "string", "enum": list(EVENT_TYPES)}),
 ]
+Flag = Annotated[bool, BeforeValidator(_is_flag)]
 Moment = Annotated[int, Field(ge=0, le=4_102_444_800), BeforeValidator(_is_whole)]
 Limit = Annotated[int, Field(ge=1, le=100), BeforeValidator(_is_whole)]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=40), BeforeValidator(_is_text)]
 MetadataValue = Annotated[str, Field(max_length=500), BeforeValidator(_is_text)]
+HeaderName = Annotated[
+    str, Field(max_length=100), AfterValidator(_is_header_name), BeforeValidator(_is_text)
+]
+HeaderValue = Annotated[
+    str, Field(max_length=2000), AfterValidator(_is_header_value), BeforeValidator(_is_text)
+]
+CustomHeaders = Annotated[
+    dict[HeaderName, HeaderValue], Field(max_length=20), AfterValidator(_are_distinct)
+]
 METADATA_KEYS = 50
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=METADATA_KEYS)]
 Url = Annotated[
@@ -344,11 +394,13 @@ class CreateWebhookEndpoint(Request):
     enabled_events: EnabledEvents
     description: Description | None = None
     metadata: Metadata = Field(default_factory=dict)
+    custom_headers: CustomHeaders = Field(default_factory=dict)
 
 
 class UpdateWebhookEndpoint(Request):
-    """`POST /webhook_endpoints/{id}`: what is given changes, and metadata is merged, where an empty
-    value removes its key."""
+    """`POST /webhook_endpoints/{id}`: what is given changes. Metadata is merged, and an empty value
+    removes its key; custom headers are replaced. While an endpoint is `disabled`, what it was to
+    hear is held, and sent, in order of time, when it is enabled again."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"enabled_events": ["payment.completed"]}]}
@@ -358,6 +410,8 @@ class UpdateWebhookEndpoint(Request):
     enabled_events: EnabledEvents | None = None
     description: Description | None = None
     metadata: Metadata | None = None
+    custom_headers: CustomHeaders | None = None
+    disabled: Flag | None = None
 
 
 class RotateSecret(Request):
@@ -372,7 +426,7 @@ class RotateSecret(Request):
 class ListDeliveries(Page):
     """The query of `GET /webhook_endpoints/{id}/deliveries`."""
 
-    status: Literal["dead", "retrying"] | None = None
+    status: Literal["dead", "retrying", "held"] | None = None
 
 
 class Redeliver(Request):

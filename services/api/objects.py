@@ -136,7 +136,8 @@ class EventData(TypedDict):
 
 
 class EventObject(TypedDict):
-    """What happened, as it was sent; `timestamp` is RFC 3339."""
+    """What happened, as it was sent; `timestamp` is RFC 3339. `sequence` counts the account's
+    events; a test has none."""
 
     id: str
     object: Literal["event"]
@@ -146,21 +147,7 @@ class EventObject(TypedDict):
     livemode: bool
     data: EventData
     pending_webhooks: NotRequired[int]
-
-
-class WebhookEndpointObject(TypedDict):
-    """Where events are sent. The secret is shown when it is made, and never again."""
-
-    id: str
-    object: Literal["webhook_endpoint"]
-    url: str
-    enabled_events: list[str]
-    description: str | None
-    metadata: dict[str, str]
-    status: Literal["enabled"]
-    livemode: bool
-    created: int
-    secret: NotRequired[str]
+    sequence: NotRequired[int]
 
 
 class DeliveryObject(TypedDict):

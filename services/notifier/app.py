@@ -3,8 +3,9 @@
 import contextlib
 from collections.abc import AsyncIterator
 
-from services.notifier.attempts import Attempts, Places
+from services.notifier.attempts import Attempts
 from services.notifier.config import NotifierSettings
+from services.notifier.dispatcher import Dispatcher
 from services.notifier.handlers import DeliveryHandler, EventHandler
 from services.notifier.sender import open_sender
 from services.notifier.sweeper import Sweeper
@@ -41,19 +42,26 @@ def make_app(settings: NotifierSettings) -> App:
                 relay=base.relay,
                 sender=sender,
                 seal=Seal(settings.sealing_keys),
-                places=Places(settings.webhook_in_flight, settings.webhook_in_flight_per_endpoint),
                 timeout=settings.webhook_timeout,
                 delays=settings.webhook_retry_delays,
+                disable_after=settings.webhook_disable_after,
+            )
+            dispatcher = Dispatcher(
+                base.database, attempts, base.publisher, places=settings.webhook_in_flight
             )
             dead_letters = DeadLetters(base.publisher, NOTIFIER_DEAD)
-            events = EventHandler(base.database, attempts, dead_letters)
+            events = EventHandler(base.database, dispatcher, dead_letters)
             due = DeliveryHandler(
-                base.database, attempts, base.publisher, dead_letters, settings.webhook_retry_delays
+                base.database,
+                dispatcher,
+                base.publisher,
+                dead_letters,
+                settings.webhook_retry_delays,
             )
             sweeper = Sweeper(
                 base.database,
                 events,
-                attempts,
+                dispatcher,
                 lost_after=settings.lost_after,
                 retry_grace=RETRY_GRACE,
             )
@@ -82,6 +90,7 @@ def make_app(settings: NotifierSettings) -> App:
             await stack.enter_async_context(
                 lifecycle.running(
                     settings.drain_timeout,
+                    dispatcher=dispatcher,
                     events_consumer=consumers[0],
                     deliveries_consumer=consumers[1],
                     sweeper=Repeating("sweeper", sweeper.sweep, settings.notifier_sweep_interval),

@@ -1,130 +1,150 @@
 """One attempt from claim to record: the only way in which a webhook leaves.
 
-    a place at the endpoint → claim (numbered and leased) → send → judge → record, with what follows
+    claim (numbered and leased) → send → judge → record, with what follows → what it says about the
+    endpoint
 
 The process may die at any line: what was claimed and not recorded is attempted again when the lease
 has run out, under the next number.
 """
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from random import random
-from typing import Final
+from typing import Final, assert_never
 
 import structlog
 
-from services.notifier import store
-from services.notifier.policy import Dead, Delivered, Result, Retry, judge
+from services.notifier.policy import (
+    Dead,
+    Delivered,
+    Disable,
+    Failing,
+    Health,
+    Recovered,
+    Result,
+    Verdict,
+    examine,
+    judge,
+)
 from services.notifier.sender import Sender
-from services.notifier.store import Attempt, Finished, Target
+from services.notifier.store.attempts import Attempt, Finished, claim_attempts, record_attempts
+from services.notifier.store.endpoints import (
+    disable_endpoint,
+    hold_deliveries,
+    mark_failing,
+    mark_recovered,
+)
 from shared import metrics
 from shared.batcher import Batcher
 from shared.db import Database
 from shared.errors import Misconfigured
+from shared.event import make_event
+from shared.event_types import ENDPOINT_DISABLED
+from shared.ids import new_id
 from shared.messages import Item
 from shared.outbox import OutboxRelay
 from shared.patience import persist
 from shared.sealing import Seal
+from shared.store import insert_event
+from shared.webhook_endpoint import webhook_endpoint_object
 
 log = structlog.get_logger()
 
 LEASE_MARGIN: Final = 10.0
 """Seconds that a lease outlives the deadline of its attempt, for recording the outcome."""
+HELD_AT_ONCE: Final = 1000
 
 
-class Places:
-    """How many attempts may be under way: in all, and to one endpoint."""
-
-    def __init__(self, total: int, per_endpoint: int) -> None:
-        self._total = asyncio.Semaphore(total)
-        self._per_endpoint = per_endpoint
-        self._endpoints: dict[str, tuple[asyncio.Semaphore, int]] = {}
-
-    @contextlib.asynccontextmanager
-    async def at(self, endpoint_id: str) -> AsyncIterator[None]:
-        """Wait for a place at the endpoint, then for one of all: who waits takes up none."""
-        semaphore, users = self._endpoints.get(
-            endpoint_id, (asyncio.Semaphore(self._per_endpoint), 0)
-        )
-        self._endpoints[endpoint_id] = (semaphore, users + 1)
-        try:
-            async with semaphore, self._total:
-                yield
-        finally:
-            semaphore, users = self._endpoints[endpoint_id]
-            if users == 1:
-                del self._endpoints[endpoint_id]
-            else:
-                self._endpoints[endpoint_id] = (semaphore, users - 1)
+def utc_now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
 
 
 @dataclass(slots=True)
 class Attempts:
-    """Makes attempts; shared by all consumers and the sweeper."""
+    """Makes attempts."""
 
     database: Database
     relay: OutboxRelay
     sender: Sender
     seal: Seal
-    places: Places
     timeout: float
     delays: Sequence[float]
+    disable_after: float
+    """Seconds of failing."""
+    clock: Callable[[], datetime] = utc_now
     max_batch: int = 500
     _claims: Batcher[Item, Attempt | None] = field(init=False)
     _records: Batcher[Finished, None] = field(init=False)
+    _findings: Batcher[tuple[Item, Health], None] = field(init=False)
 
     def __post_init__(self) -> None:
         self._claims = Batcher(self._claim, max_size=self.max_batch)
         self._records = Batcher(self._record, max_size=self.max_batch)
+        # One after the other: what is found first is written first.
+        self._findings = Batcher(self._note, max_size=self.max_batch, max_in_flight=1)
 
-    async def attempt(self, target: Target) -> None:
-        """Attempt one delivery, unless it is finished, not due, or being attempted elsewhere."""
-        async with self.places.at(target.endpoint_id):
-            attempt = await self._claims.submit(target.item)
-            if attempt is None:
-                return
-            result = await self._send(attempt)
-            now = datetime.now(UTC)
-            if attempt.endpoint_deleted and attempt.number > 1:
-                verdict: Delivered | Retry | Dead = Dead("the endpoint was deleted")
-            else:
-                verdict = judge(
-                    result,
-                    number=attempt.number,
-                    delays=self.delays,
-                    now=now,
-                    rand=random(),  # noqa: S311 - jitter
-                )
-            await self._records.submit(Finished(attempt, result, verdict))
-        outcome = type(verdict).__name__.lower()
+    async def attempt(self, item: Item) -> Finished | None:
+        """Attempt one delivery; None when it is finished, not due, held, or attempted elsewhere."""
+        attempt = await self._claims.submit(item)
+        if attempt is None:
+            return None
+        result = await self._send(attempt)
+        now = self.clock()
+        verdict: Verdict
+        if attempt.abandoned:
+            verdict = Dead("the endpoint was deleted")
+        else:
+            verdict = judge(
+                result,
+                number=attempt.number,
+                delays=self.delays,
+                now=now,
+                rand=random(),  # noqa: S311 - jitter
+            )
+        finished = Finished(attempt, result, verdict)
+        await self._records.submit(finished)
+        self._tell(finished)
+        health = examine(
+            result,
+            failing_since=attempt.failing_since,
+            now=now,
+            disable_after=self.disable_after,
+        )
+        if health is not None:
+            await self._findings.submit((Item(attempt.account_id, attempt.endpoint_id), health))
+        return finished
+
+    def _tell(self, finished: Finished) -> None:
+        outcome = type(finished.verdict).__name__.lower()
         metrics.WEBHOOK_ATTEMPTS.labels(outcome).inc()
-        if not isinstance(verdict, Delivered):
+        if not isinstance(finished.verdict, Delivered):
             log.info(
                 "webhook_attempt_failed",
-                delivery_id=attempt.delivery_id,
-                event_id=attempt.event_id,
-                attempt=attempt.number,
-                status_code=result.status_code,
-                reason=result.error,
+                delivery_id=finished.attempt.delivery_id,
+                event_id=finished.attempt.event_id,
+                attempt=finished.attempt.number,
+                status_code=finished.result.status_code,
+                reason=finished.result.error,
                 follows=outcome,
             )
 
     async def _send(self, attempt: Attempt) -> Result:
-        if attempt.endpoint_deleted and attempt.number > 1:
-            return Result(datetime.now(UTC), 0, None, error="the endpoint was deleted")
+        if attempt.abandoned:
+            return Result(self.clock(), 0, None, error="the endpoint was deleted", sent=False)
         try:
             secrets = [self.seal.open(secret) for secret in attempt.secrets]
+            custom = json.loads(self.seal.open(attempt.custom_headers or "{}"))
         except Misconfigured as error:  # nothing is sent unsigned; the schedule tries again
             log.error("webhook_cannot_be_signed", reason=str(error))  # noqa: TRY400
-            return Result(datetime.now(UTC), 0, None, error=str(error))
-        return await self.sender.send(replace(attempt, secrets=secrets))
+            return Result(self.clock(), 0, None, error=str(error), sent=False)
+        return await self.sender.send(replace(attempt, secrets=secrets), custom)
 
     async def _claim(self, items: list[Item]) -> Sequence[Attempt | None]:
         claimed = await persist(
-            store.claim_attempts,
+            claim_attempts,
             self.database,
             sorted(set(items)),
             lease=self.timeout + LEASE_MARGIN,
@@ -134,6 +154,44 @@ class Attempts:
 
     async def _record(self, finished: list[Finished]) -> Sequence[None]:
         ordered = sorted(finished, key=lambda f: (f.attempt.account_id, f.attempt.delivery_id))
-        self.relay.offer(await persist(store.record_attempts, self.database, ordered))
+        self.relay.offer(await persist(record_attempts, self.database, ordered))
         metrics.BATCH_SIZE.labels("record").observe(len(finished))
         return [None] * len(finished)
+
+    async def _note(self, findings: list[tuple[Item, Health]]) -> Sequence[None]:
+        """Write down what attempts said about endpoints: of each the last word."""
+        failing, well = [], []
+        for endpoint, health in dict(findings).items():
+            match health:
+                case Failing():
+                    failing.append(endpoint)
+                case Recovered():
+                    well.append(endpoint)
+                case Disable(reason):
+                    await persist(self._disable, endpoint, reason)
+                case _:
+                    assert_never(health)
+        if failing:
+            await persist(mark_failing, self.database, sorted(failing), self.clock())
+        if well:
+            await persist(mark_recovered, self.database, sorted(well))
+        return [None] * len(findings)
+
+    async def _disable(self, endpoint: Item, reason: str) -> None:
+        """Disable an endpoint, tell the account's others, and hold what waits for it."""
+        async with self.database.transaction() as transaction:
+            disabled = await disable_endpoint(transaction, endpoint, reason=reason[:500])
+            if disabled is None:
+                return
+            event = make_event(
+                endpoint.account_id,
+                ENDPOINT_DISABLED,
+                new_id("evt"),
+                webhook_endpoint_object(disabled),
+                utc_now(),
+            )
+            message = await insert_event(transaction, event, endpoint_id=endpoint.id)
+        self.relay.offer([message])
+        log.warning("endpoint_disabled", endpoint_id=endpoint.id, reason=reason)
+        while await hold_deliveries(self.database, limit=HELD_AT_ONCE) >= HELD_AT_ONCE:
+            pass

@@ -30,8 +30,8 @@ class NotifierSettings(Settings):
     """Seconds for one attempt: name look-up, connection, request and response together."""
     webhook_in_flight: int = Field(default=256, ge=1)
     """Attempts under way at once, at most."""
-    webhook_in_flight_per_endpoint: int = Field(default=64, ge=1)
-    """Attempts under way at once to one endpoint, at most."""
+    webhook_disable_after: float = Field(default=432_000.0, gt=0)
+    """Seconds for which an endpoint may fail before it is disabled: 5 days."""
     webhook_allowed_networks: Annotated[
         tuple[Network, ...], NoDecode, BeforeValidator(_networks)
     ] = ()

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 import structlog
 
-from services.notifier import store
-from services.notifier.attempts import Attempts
+from services.notifier.dispatcher import Dispatcher
 from services.notifier.policy import rung_for
-from services.notifier.store import Target
+from services.notifier.store.opening import Target, look_up_targets, open_deliveries
 from shared.batcher import Batcher
 from shared.broker import Delivery, Outgoing, Publisher
 from shared.db import Database
@@ -16,23 +15,24 @@ from shared.dead_letters import DeadLetters
 from shared.errors import Malformed, Permanent
 from shared.messages import DELIVERIES, EVENTS, Item, decode, encode
 from shared.patience import persist
+from shared.states import DeliveryStatus
 from shared.topology import RETRIES, rung
 
 log = structlog.get_logger()
 
 
 class EventHandler:
-    """notifier.events: make the deliveries that an event calls for, and attempt them."""
+    """notifier.events: make the deliveries that an event calls for, and hand them over."""
 
     def __init__(
         self,
         database: Database,
-        attempts: Attempts,
+        dispatcher: Dispatcher,
         dead_letters: DeadLetters,
         max_batch: int = 500,
     ) -> None:
         self._database = database
-        self._attempts = attempts
+        self._dispatcher = dispatcher
         self._dead_letters = dead_letters
         self._openings = Batcher(self._open, max_size=max_batch)
 
@@ -52,47 +52,46 @@ class EventHandler:
                     raise result
 
     async def tell(self, item: Item) -> None:
-        """Make and attempt the deliveries of one event. Raises Permanent."""
+        """Make the deliveries of one event and have them attempted. Raises Permanent.
+
+        Returns when they are committed: no endpoint keeps an event's message waiting.
+        """
         targets = await self._openings.submit(item)
         if targets is None:
             raise Malformed(f"there is no event {item.id} in account {item.account_id}")
         # One that is leased or scheduled is somebody else's, or the sweeper's in time.
-        due = [target for target in targets if target.wait <= 0]
-        if len(due) == 1:
-            await self._attempts.attempt(due[0])
-        elif due:
-            await asyncio.gather(*(self._attempts.attempt(target) for target in due))
+        await self._dispatcher.offer([target for target in targets if target.wait <= 0])
 
     async def _open(self, items: list[Item]) -> Sequence[list[Target] | None]:
-        opened = await persist(store.open_deliveries, self._database, sorted(set(items)))
+        opened = await persist(open_deliveries, self._database, sorted(set(items)))
         return [opened[item.id] for item in items]
 
 
 class DeliveryHandler:
-    """notifier.deliveries: attempt again what has waited long enough."""
+    """notifier.deliveries: have what has waited long enough attempted again."""
 
     def __init__(
         self,
         database: Database,
-        attempts: Attempts,
+        dispatcher: Dispatcher,
         publisher: Publisher,
         dead_letters: DeadLetters,
         delays: Sequence[float],
     ) -> None:
         self._database = database
-        self._attempts = attempts
+        self._dispatcher = dispatcher
         self._publisher = publisher
         self._dead_letters = dead_letters
         self._delays = delays
 
     async def handle(self, delivery: Delivery) -> None:
-        """Attempt every delivery of the envelope that is due; park those that are not."""
+        """Hand over every delivery of the envelope that is due; park those that are not."""
         try:
             items = decode(delivery.body, DELIVERIES)
         except Malformed as error:
             await self._dead_letters.put(delivery.body, str(error))
             return
-        targets = await persist(store.look_up_targets, self._database, items)
+        targets = await persist(look_up_targets, self._database, items)
         results = await asyncio.gather(
             *(self.again(target) for target in targets.values()), return_exceptions=True
         )
@@ -105,13 +104,16 @@ class DeliveryHandler:
                     raise result
 
     async def again(self, target: Target) -> None:
-        """Attempt `target` when it is due. Queues have fixed delays and schedules have jitter, so a
-        message comes a little early: a short rest is waited for here, a long one in a queue."""
+        """See to it that `target` is attempted when it is due.
+
+        Queues have fixed delays and schedules have jitter, so a message comes a little early: a
+        long rest is waited for in a queue, a short one by a timer.
+        """
         if target.wait > min(self._delays):
             key = rung(rung_for(target.wait, self._delays))
             parked = Outgoing(RETRIES, key, encode(DELIVERIES, [target.item]).encode())
             await persist(self._publisher.publish, [parked])
-            return
-        if target.wait > 0:
-            await asyncio.sleep(target.wait)
-        await self._attempts.attempt(target)
+        elif target.wait > 0 or target.status is not DeliveryStatus.PENDING:
+            self._dispatcher.wake(target.endpoint, target.wait)
+        else:
+            await self._dispatcher.offer([target])

@@ -10,6 +10,7 @@ JITTER: Final = 0.2
 """The share of a delay that chance may add, so that what failed together returns apart."""
 LONGEST: Final = 86_400.0
 """Seconds; no Retry-After defers longer."""
+GONE: Final = 410
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,13 @@ class Result:
     error: str | None = None
     retry_after: str | None = None
     """The Retry-After header of a 429 or 503."""
+    sent: bool = True
+    """False when nothing was sent, so that it says nothing about the endpoint."""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the endpoint heard it: 2xx, and nothing else, not a redirect either."""
+        return self.status_code is not None and 200 <= self.status_code < 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,32 @@ class Dead:
     reason: str
 
 
-Verdict = Delivered | Retry | Dead
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Once more when its endpoint is enabled again."""
+
+
+Verdict = Delivered | Retry | Held | Dead
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The endpoint took something, after failures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """The endpoint took nothing, for the first time since it last took something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disable:
+    """The endpoint is to be sent nothing more until somebody enables it."""
+
+    reason: str
+
+
+Health = Recovered | Failing | Disable
 
 
 def judge(
@@ -53,11 +86,13 @@ def judge(
 ) -> Verdict:
     """What follows from attempt `number` (1 is the first), for `rand` in [0, 1).
 
-    2xx is success and everything else, a redirect too, is failure. `delays` are the seconds before
-    each further attempt; Retry-After is a floor.
+    `delays` are the seconds before each further attempt; Retry-After is a floor. 410 (Gone)
+    disables the endpoint: what it did not take is held.
     """
-    if result.status_code is not None and 200 <= result.status_code < 300:
+    if result.succeeded:
         return Delivered()
+    if result.status_code == GONE:
+        return Held()
     if number > len(delays):
         reason = result.error or f"the endpoint answered {result.status_code}"
         return Dead(f"{number} attempts failed; the last: {reason}")
@@ -65,6 +100,25 @@ def judge(
     if result.retry_after is not None:
         wait = max(wait, min(retry_after_seconds(result.retry_after, now), LONGEST))
     return Retry(now + timedelta(seconds=wait), rung_for(wait, delays))
+
+
+def examine(
+    result: Result, *, failing_since: datetime | None, now: datetime, disable_after: float
+) -> Health | None:
+    """What an attempt says about its endpoint, which has failed since `failing_since` if at all;
+    None when nothing is new. Failing for `disable_after` seconds disables it."""
+    if not result.sent:
+        return None
+    if result.succeeded:
+        return Recovered() if failing_since else None
+    if result.status_code == GONE:
+        return Disable("it answered 410 Gone")
+    if failing_since is None:
+        return Failing()
+    if now - failing_since < timedelta(seconds=disable_after):
+        return None
+    reason = result.error or f"it answered {result.status_code}"
+    return Disable(f"it has failed since {failing_since:%Y-%m-%d %H:%M} UTC; the last: {reason}")
 
 
 def rung_for(wait: float, delays: Sequence[float]) -> float:

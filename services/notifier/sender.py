@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ import tenacity
 from services.notifier.addresses import Network, refusal
 from services.notifier.policy import Result
 from services.notifier.signing import signature_headers
-from services.notifier.store import Attempt
+from services.notifier.store.attempts import Attempt
 from shared.version import VERSION
 
 MAX_RESPONSE: Final = 64 * 1024
@@ -37,13 +37,16 @@ class Sender:
         self._session = session
         self._timeout = timeout
 
-    async def send(self, attempt: Attempt) -> Result:
-        """Make `attempt`. Never raises: a fault is a result without a status code."""
+    async def send(self, attempt: Attempt, custom: Mapping[str, str]) -> Result:
+        """Make `attempt`, with the endpoint's `custom` headers.
+
+        Never raises: a fault is a result without a status code.
+        """
         started_at, started = datetime.now(UTC), time.monotonic()
         status = response_start = error = retry_after = None
         try:
             async with asyncio.timeout(self._timeout):
-                status, response_start, retry_after = await self._post(attempt)
+                status, response_start, retry_after = await self._post(attempt, custom)
         except TimeoutError:
             error = f"no complete answer within {self._timeout:g} s"
         except Exception as fault:
@@ -59,9 +62,12 @@ class Sender:
             retry_after=retry_after,
         )
 
-    async def _post(self, attempt: Attempt) -> tuple[int, str, str | None]:
+    async def _post(
+        self, attempt: Attempt, custom: Mapping[str, str]
+    ) -> tuple[int, str, str | None]:
         body = attempt.body.encode()
         headers = {
+            **custom,  # first: ours prevail, whatever the API let in
             "Content-Type": "application/json",
             "User-Agent": f"Florin/{VERSION}",
             "Accept-Encoding": "identity",  # the start of the response is kept as it comes

@@ -8,9 +8,11 @@ from typing import Final
 
 import structlog
 
-from services.notifier import store
-from services.notifier.attempts import Attempts
+from services.notifier.dispatcher import Dispatcher
 from services.notifier.handlers import EventHandler
+from services.notifier.store.backlog import defer_lost, find_endpoints_overdue
+from services.notifier.store.endpoints import hold_deliveries, release_deliveries
+from services.notifier.store.opening import find_untold_events
 from shared.db import Database
 
 log = structlog.get_logger()
@@ -19,20 +21,20 @@ AT_ONCE: Final = 200
 
 
 class Sweeper:
-    """Looks after what is overdue."""
+    """Looks after what is overdue: makes it due where it is not, and wakes its endpoint's lane."""
 
     def __init__(
         self,
         database: Database,
         events: EventHandler,
-        attempts: Attempts,
+        dispatcher: Dispatcher,
         *,
         lost_after: float,
         retry_grace: float,
     ) -> None:
         self._database = database
         self._events = events
-        self._attempts = attempts
+        self._dispatcher = dispatcher
         self._lost_after = lost_after
         self._retry_grace = retry_grace
 
@@ -42,18 +44,27 @@ class Sweeper:
             pass
 
     async def sweep_once(self) -> int:
-        """Look after some of what is overdue; returns how much there was."""
+        """Look after some of what is overdue; returns how much there was, of the kind that most was
+        found of."""
         database, lost_after = self._database, self._lost_after
-        events = await store.find_untold_events(database, older_than=lost_after, limit=AT_ONCE)
-        never = await store.find_never_attempted(database, older_than=lost_after, limit=AT_ONCE)
-        overdue = await store.find_overdue(database, grace=self._retry_grace, limit=AT_ONCE)
-        if events or never or overdue:
-            log.info("swept", events=len(events), never_attempted=len(never), overdue=len(overdue))
-        targets = await store.look_up_targets(database, never + overdue)
+        events = await find_untold_events(database, older_than=lost_after, limit=AT_ONCE)
+        lost = await defer_lost(database, older_than=lost_after, limit=AT_ONCE)
+        held = await hold_deliveries(database, limit=AT_ONCE)
+        released = await release_deliveries(database, limit=AT_ONCE)
+        overdue = await find_endpoints_overdue(database, grace=self._retry_grace)
+        if events or lost or held or released or overdue:
+            log.info(
+                "swept",
+                events=len(events),
+                never_attempted=len(lost),
+                held=held,
+                released=len(released),
+                endpoints_overdue=len(overdue),
+            )
+        for endpoint in {*lost, *released, *overdue}:
+            self._dispatcher.wake(endpoint)
         results = await asyncio.gather(
-            *(self._events.tell(item) for item in events),
-            *(self._attempts.attempt(target) for target in targets.values()),
-            return_exceptions=True,
+            *(self._events.tell(item) for item in events), return_exceptions=True
         )
         for result in results:
             match result:
@@ -61,4 +72,4 @@ class Sweeper:
                     log.error("swept_in_vain", exc_info=result)
                 case BaseException():
                     raise result
-        return max(len(events), len(never), len(overdue))
+        return max(len(events), len(lost), held, len(released))

@@ -1,140 +1,45 @@
 """Telling: every subscribed endpoint hears every event, attempts are fenced, nothing is lost."""
 
 import asyncio
-import ipaddress
 import itertools
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from aiohttp import web
-from pydantic import SecretStr
 from standardwebhooks import Webhook
 
 from services.api.store.deliveries import queue_redelivery
-from services.api.store.endpoints import (
-    delete_webhook_endpoint,
-    end_subscription,
-    insert_webhook_endpoint,
-)
-from services.notifier import store
-from services.notifier.attempts import Attempts, Places
-from services.notifier.handlers import DeliveryHandler, EventHandler
 from services.notifier.policy import Delivered, Result, Retry
-from services.notifier.sender import open_sender
-from services.notifier.store import Finished
-from services.notifier.sweeper import Sweeper
-from shared.broker import Consumer, Delivery, Publisher
+from services.notifier.store.attempts import Finished, claim_attempts, record_attempts
+from services.notifier.store.opening import open_deliveries
+from shared.broker import Consumer, Delivery
 from shared.db import Database
-from shared.dead_letters import DeadLetters
-from shared.event import make_event
-from shared.ids import new_id
 from shared.messages import DELIVERIES, EVENTS, Item, decode, encode
-from shared.outbox import OutboxRelay
-from shared.sealing import Seal
-from shared.topology import (
-    DEAD,
-    NOTIFIER_DEAD,
-    NOTIFIER_DELIVERIES,
-    REASON_HEADER,
-    RETRIES,
-)
+from shared.topology import DEAD, NOTIFIER_DEAD, NOTIFIER_DELIVERIES, REASON_HEADER, RETRIES
 from tests.integration.test_broker import consuming, take_all
 from tests.invariants import assert_deliveries
 from tests.receiver import Heard, Receiver
-from tests.system import RETRY_DELAYS, SEALING_KEY, Urls, eventually
-
-SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
-ACCOUNT = "acct_default"
-
-
-class Notifier:
-    """The notifier's parts, without its process."""
-
-    def __init__(self, database: Database, publisher: Publisher, attempts: Attempts) -> None:
-        letters = DeadLetters(publisher, NOTIFIER_DEAD)
-        self.attempts = attempts
-        self.relay = attempts.relay
-        self.events = EventHandler(database, attempts, letters)
-        self.due = DeliveryHandler(database, attempts, publisher, letters, RETRY_DELAYS)
-        self.sweeper = Sweeper(database, self.events, attempts, lost_after=0.0, retry_grace=0.0)
+from tests.system import RETRY_DELAYS, Urls, eventually
+from tests.telling import (
+    ACCOUNT,
+    SECRET,
+    Notifier,
+    answering,
+    attempts_of,
+    deliveries,
+    happen,
+    message,
+    notifying,
+    subscribe,
+    unsubscribe,
+)
 
 
 @pytest.fixture
 async def notifier(empty: Database, urls: Urls) -> AsyncIterator[Notifier]:
-    publisher = Publisher(urls.amqp, name="test")
-    async with open_sender(
-        timeout=1.0, allowed=(ipaddress.ip_network("127.0.0.0/8"),), connections=50
-    ) as sender:
-        attempts = Attempts(
-            database=empty,
-            relay=OutboxRelay(empty, publisher),
-            sender=sender,
-            seal=Seal([SecretStr(SEALING_KEY)]),
-            places=Places(50, 10),
-            timeout=1.0,
-            delays=RETRY_DELAYS,
-        )
-        yield Notifier(empty, publisher, attempts)
-    await publisher.close()
-
-
-async def subscribe(database: Database, url: str, *types: str) -> str:
-    endpoint = await insert_webhook_endpoint(
-        database,
-        account_id=ACCOUNT,
-        id_=new_id("we"),
-        url=url,
-        enabled_events=list(types) or ["*"],
-        description=None,
-        metadata="{}",
-        secret=SECRET,
-    )
-    return endpoint.id
-
-
-async def unsubscribe(database: Database, endpoint: str) -> None:
-    async with database.transaction() as transaction:
-        assert await delete_webhook_endpoint(transaction, ACCOUNT, endpoint)
-        await end_subscription(transaction, ACCOUNT, endpoint)
-
-
-async def happen(database: Database, type_: str = "payment.completed") -> Item:
-    """An event, as the processor writes it."""
-    event = make_event(ACCOUNT, type_, new_id("pay"), {"id": "x"}, datetime.now(UTC))
-    await database.execute(
-        "INSERT INTO events (account_id, id, type, object_id, body) VALUES ($1, $2, $3, $4, $5)",
-        event.account_id,
-        event.id,
-        event.type,
-        event.object_id,
-        event.body,
-    )
-    return Item(ACCOUNT, event.id)
-
-
-def message(kind: str, *items: Item) -> Delivery:
-    return Delivery(encode(kind, items).encode(), {}, redelivered=False)
-
-
-async def deliveries(database: Database) -> list[dict[str, Any]]:
-    return [dict(row) for row in await database.fetch("SELECT * FROM deliveries ORDER BY id")]
-
-
-async def attempts_of(database: Database) -> list[dict[str, Any]]:
-    rows = await database.fetch("SELECT * FROM delivery_attempts ORDER BY delivery_id, number")
-    return [dict(row) for row in rows]
-
-
-def answering(*statuses: int) -> Any:
-    """Answer with each status in turn, then with the last."""
-    left = list(statuses)
-
-    async def answer(_: Heard) -> web.Response:
-        return web.Response(status=left.pop(0) if len(left) > 1 else left[0], text="no\0pe")
-
-    return answer
+    async with notifying(empty, urls.amqp) as notifier:
+        yield notifier
 
 
 async def test_each_endpoint_hears_what_it_subscribed_to_with_the_stored_bytes(
@@ -143,7 +48,7 @@ async def test_each_endpoint_hears_what_it_subscribed_to_with_the_stored_bytes(
     await subscribe(empty, f"{receiver.url}?all")
     await subscribe(empty, f"{receiver.url}?failed", "payment.failed")
     completed, failed = await happen(empty), await happen(empty, "payment.failed")
-    await notifier.events.handle(message(EVENTS, completed, failed))
+    await notifier.tell(completed, failed)
     assert sorted(heard.event["type"] for heard in receiver.heard) == [
         "payment.completed",
         "payment.failed",
@@ -162,7 +67,7 @@ async def test_an_event_that_comes_twice_at_once_is_told_once(
 ) -> None:
     await subscribe(empty, receiver.url)
     items = [await happen(empty) for _ in range(10)]
-    await asyncio.gather(*(notifier.events.handle(message(EVENTS, *items)) for _ in range(8)))
+    await asyncio.gather(*(notifier.tell(*items) for _ in range(8)))
     assert len(receiver.heard) == 10
     assert [d["attempts"] for d in await deliveries(empty)] == [1] * 10
     await assert_deliveries(empty)
@@ -175,7 +80,7 @@ async def test_only_endpoints_that_were_subscribed_when_it_happened_hear_of_it(
     await unsubscribe(empty, gone)
     item = await happen(empty)
     await subscribe(empty, f"{receiver.url}?late")
-    await notifier.events.handle(message(EVENTS, item))
+    await notifier.tell(item)
     assert receiver.heard == []
     await assert_deliveries(empty)
 
@@ -185,7 +90,7 @@ async def test_a_failure_is_recorded_and_queued_for_its_delay(
 ) -> None:
     await subscribe(empty, receiver.url)
     receiver.answer = answering(500)
-    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    await notifier.tell(await happen(empty))
     [delivery] = await deliveries(empty)
     assert (delivery["status"], delivery["attempts"], delivery["lease_until"]) == (
         "retrying",
@@ -213,7 +118,7 @@ async def test_the_whole_schedule_ends_in_the_dead_queue_with_the_reason(
     relaying = asyncio.create_task(notifier.relay.run())
     due = Consumer(urls.amqp, NOTIFIER_DELIVERIES, notifier.due.handle, name="t")
     async with consuming(due):
-        await notifier.events.handle(message(EVENTS, await happen(empty)))
+        await notifier.tell(await happen(empty))
 
         async def is_dead() -> bool:
             return [d["status"] for d in await deliveries(empty)] == ["dead"]
@@ -241,7 +146,7 @@ async def test_a_retry_that_succeeds_is_the_end(
     relaying = asyncio.create_task(notifier.relay.run())
     due = Consumer(urls.amqp, NOTIFIER_DELIVERIES, notifier.due.handle, name="t")
     async with consuming(due):
-        await notifier.events.handle(message(EVENTS, await happen(empty)))
+        await notifier.tell(await happen(empty))
 
         async def is_delivered() -> bool:
             return [d["status"] for d in await deliveries(empty)] == ["delivered"]
@@ -260,21 +165,21 @@ async def test_losing_every_queue_loses_no_webhook(
     await subscribe(empty, receiver.url)
     untold = [await happen(empty) for _ in range(30)]
     opened = [await happen(empty) for _ in range(5)]
-    await store.open_deliveries(empty, opened)  # and the notifier died here
-    assert await notifier.sweeper.sweep_once() == 30
+    await open_deliveries(empty, opened)  # and the notifier died here
+    assert await notifier.sweep() == 30
     assert {heard.headers["webhook-id"] for heard in receiver.heard} == {
         item.id for item in untold + opened
     }
     receiver.answer = answering(500, 200)
-    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    await notifier.tell(await happen(empty))
     await empty.execute("DELETE FROM outbox")  # published, and then the retry queue was purged
 
     async def all_delivered() -> bool:
-        await notifier.sweeper.sweep_once()
+        await notifier.sweep()
         return {d["status"] for d in await deliveries(empty)} == {"delivered"}
 
     await eventually(all_delivered, 5)
-    assert await notifier.sweeper.sweep_once() == 0
+    assert await notifier.sweep() == 0
     await assert_deliveries(empty)
 
 
@@ -283,12 +188,12 @@ async def test_nobody_attempts_what_another_has_leased(
 ) -> None:
     await subscribe(empty, receiver.url)
     item = await happen(empty)
-    [target] = (await store.open_deliveries(empty, [item]))[item.id] or []
+    [target] = (await open_deliveries(empty, [item]))[item.id] or []
     claims = await asyncio.gather(
-        *(store.claim_attempts(empty, [target.item], lease=60) for _ in range(10))
+        *(claim_attempts(empty, [target.item], lease=60) for _ in range(10))
     )
     assert sum(len(claimed) for claimed in claims) == 1
-    await notifier.attempts.attempt(target)
+    await notifier.attempts.attempt(target.item)
     assert receiver.heard == []
 
 
@@ -297,11 +202,11 @@ async def test_an_attempt_that_died_with_its_notifier_is_numbered_and_made_again
 ) -> None:
     await subscribe(empty, receiver.url)
     item = await happen(empty)
-    [target] = (await store.open_deliveries(empty, [item]))[item.id] or []
-    lost = (await store.claim_attempts(empty, [target.item], lease=0.2))[target.item.id]
+    [target] = (await open_deliveries(empty, [item]))[item.id] or []
+    lost = (await claim_attempts(empty, [target.item], lease=0.2))[target.item.id]
 
     async def swept() -> bool:
-        return await notifier.sweeper.sweep_once() > 0 and bool(receiver.heard)
+        return await notifier.sweep() > 0 and bool(receiver.heard)
 
     await eventually(swept, 5)
     attempts = await attempts_of(empty)
@@ -309,7 +214,7 @@ async def test_an_attempt_that_died_with_its_notifier_is_numbered_and_made_again
     assert "stopped before the outcome" in attempts[0]["error"]
     # The first notifier was not dead after all: its late outcome changes nothing.
     late = Finished(lost, Result(datetime.now(UTC), 1, 200), Delivered())
-    await store.record_attempts(empty, [late])
+    await record_attempts(empty, [late])
     assert len(await attempts_of(empty)) == 2
     await assert_deliveries(empty)
 
@@ -319,7 +224,7 @@ async def test_a_retry_to_a_deleted_endpoint_is_not_made(
 ) -> None:
     endpoint = await subscribe(empty, receiver.url)
     receiver.answer = answering(500)
-    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    await notifier.tell(await happen(empty))
     await unsubscribe(empty, endpoint)
     [delivery] = await deliveries(empty)
 
@@ -349,7 +254,7 @@ async def test_an_endpoint_that_may_not_or_cannot_be_reached_is_a_failure_that_s
     url: str, reason: str, notifier: Notifier, empty: Database
 ) -> None:
     await subscribe(empty, url)
-    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    await notifier.tell(await happen(empty))
     [attempt] = await attempts_of(empty)
     assert attempt["status_code"] is None
     assert reason in attempt["error"]
@@ -363,7 +268,7 @@ async def test_a_redirect_is_a_failure_and_is_not_followed(
 
     receiver.answer = redirect
     await subscribe(empty, receiver.url)
-    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    await notifier.tell(await happen(empty))
     assert len(receiver.heard) == 1
     assert [d["status"] for d in await deliveries(empty)] == ["retrying"]
 
@@ -379,7 +284,7 @@ async def test_an_endpoint_that_keeps_us_waiting_is_cut_at_the_deadline(
 
     receiver.answer = never
     await subscribe(empty, receiver.url)
-    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    await notifier.tell(await happen(empty))
     released.set()
     [attempt] = await attempts_of(empty)
     assert attempt["error"] == "no complete answer within 1 s"
@@ -394,7 +299,7 @@ async def test_a_huge_answer_is_read_to_a_bound(
 
     receiver.answer = huge
     await subscribe(empty, receiver.url)
-    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    await notifier.tell(await happen(empty))
     [attempt] = await attempts_of(empty)
     assert attempt["status_code"] == 200
     assert len(attempt["response_start"]) == 4096
@@ -427,7 +332,7 @@ async def test_no_answer_of_an_endpoint_can_keep_its_attempt_from_being_recorded
 
     receiver.answer = answer
     await subscribe(empty, receiver.url)
-    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    await notifier.tell(await happen(empty))
     assert [d["status"] for d in await deliveries(empty)] == ["retrying"]
     await assert_deliveries(empty)
 
@@ -437,17 +342,18 @@ async def test_a_redelivery_by_hand_outlives_an_outcome_that_is_recorded_late(
 ) -> None:
     await subscribe(empty, receiver.url)
     receiver.answer = answering(500, 200)
-    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    await notifier.tell(await happen(empty))
     [row] = await deliveries(empty)
     item = Item(ACCOUNT, row["id"])
     await empty.execute("UPDATE deliveries SET next_attempt_at = now()")
-    claimed = (await store.claim_attempts(empty, [item], lease=0.0))[item.id]
+    claimed = (await claim_attempts(empty, [item], lease=0.0))[item.id]
     async with empty.transaction() as transaction:
         assert await queue_redelivery(transaction, ACCOUNT, item.id)
     late = Result(datetime.now(UTC), 1, 500)
     verdict = Retry(datetime(2030, 1, 1, tzinfo=UTC), RETRY_DELAYS[0])
-    await store.record_attempts(empty, [Finished(claimed, late, verdict)])
+    await record_attempts(empty, [Finished(claimed, late, verdict)])
     await notifier.due.handle(message(DELIVERIES, item))
+    await notifier.dispatcher.idle()
     [row] = await deliveries(empty)
     assert (row["status"], row["attempts"]) == ("delivered", 3)
     assert [a["number"] for a in await attempts_of(empty)] == [1, 2, 3]
@@ -464,7 +370,7 @@ async def test_an_answer_that_is_not_http_is_explained_without_the_url(
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     await subscribe(empty, f"http://127.0.0.1:{port}/hook?token=TOPSECRET")
-    await notifier.events.handle(message(EVENTS, await happen(empty)))
+    await notifier.tell(await happen(empty))
     [attempt] = await attempts_of(empty)
     assert "not HTTP" in attempt["error"]
     assert "TOPSECRET" not in attempt["error"]

@@ -11,7 +11,6 @@ from services.processor.gateways.base import Declined
 from shared.broker import Publisher
 from shared.db import Database
 from shared.messages import Item
-from tests.integration.test_notify import subscribe
 from tests.integration.test_settle import handler, settler
 from tests.settling import (
     REFUND_WORK,
@@ -24,6 +23,7 @@ from tests.settling import (
     new_refund,
 )
 from tests.system import Urls, run_command
+from tests.telling import subscribe
 
 __all__ = ["handler", "settler"]  # fixtures
 

@@ -94,7 +94,7 @@ async def redeliver(request: web.Request) -> web.Response:
     """Attempt a delivery once more, now, whatever became of it.
 
     The answer shows it due. It is refused while an attempt is under way, and for an endpoint that
-    was deleted.
+    is disabled or was deleted.
     """
     body = await read_body(request, Redeliver)
     database, account_id = request.app[CONTEXT].database, request[CALLER].account_id
@@ -105,9 +105,16 @@ async def redeliver(request: web.Request) -> web.Response:
 
     async def queue(transaction: Connection) -> DeliveryObject:
         endpoint_id = delivery.endpoint_id
-        if await find_webhook_endpoint(transaction, account_id, endpoint_id) is None:
+        endpoint = await find_webhook_endpoint(transaction, account_id, endpoint_id)
+        if endpoint is None:
             raise invalid(
                 Code.DELIVERY_NOT_REPEATABLE, f"Its endpoint {endpoint_id} was deleted.", "id"
+            )
+        if endpoint.disabled_at is not None:
+            raise invalid(
+                Code.DELIVERY_NOT_REPEATABLE,
+                f"Its endpoint {endpoint_id} is disabled: enable it with `disabled=false`.",
+                "id",
             )
         if not await queue_redelivery(transaction, account_id, id_):
             raise invalid(

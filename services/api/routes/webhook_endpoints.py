@@ -20,11 +20,10 @@ from services.api.models import (
     UpdateWebhookEndpoint,
     metadata_text,
 )
-from services.api.objects import Deleted, Listing, WebhookEndpointObject
+from services.api.objects import Deleted, Listing
 from services.api.once import once
 from services.api.operation import Operation
 from services.api.store.endpoints import (
-    WebhookEndpoint,
     begin_subscription,
     delete_webhook_endpoint,
     end_subscription,
@@ -36,28 +35,18 @@ from services.api.store.endpoints import (
 )
 from shared.db import Connection
 from shared.ids import new_id
+from shared.webhook_endpoint import WebhookEndpointObject, webhook_endpoint_object
 
 SECRET_BYTES: Final = 32
-
-
-def endpoint_object(endpoint: WebhookEndpoint) -> WebhookEndpointObject:
-    """The public form of an endpoint. Its secret is shown when it is made, and never again."""
-    return {
-        "id": endpoint.id,
-        "object": "webhook_endpoint",
-        "url": endpoint.url,
-        "enabled_events": endpoint.enabled_events,
-        "description": endpoint.description,
-        "metadata": json.loads(endpoint.metadata),
-        "status": "enabled",
-        "livemode": False,
-        "created": int(endpoint.created_at.timestamp()),
-    }
 
 
 def new_secret() -> str:
     """A signing secret (Standard Webhooks: 24 to 64 random bytes)."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
+
+
+def _sealed_headers(request: web.Request, headers: dict[str, str]) -> str | None:
+    return request.app[CONTEXT].seal.close(json.dumps(headers)) if headers else None
 
 
 async def create(request: web.Request) -> web.Response:
@@ -75,14 +64,16 @@ async def create(request: web.Request) -> web.Response:
             description=body.description,
             metadata=metadata_text(body.metadata),
             secret=request.app[CONTEXT].seal.close(secret),
+            custom_headers=_sealed_headers(request, body.custom_headers),
+            custom_header_names=sorted(body.custom_headers),
         )
-        return {**endpoint_object(endpoint), "secret": secret}
+        return {**webhook_endpoint_object(endpoint), "secret": secret}
 
     return await once(request, "webhook_endpoints", body, subscribe)
 
 
 async def update(request: web.Request) -> web.Response:
-    """Change where an endpoint is or what it hears of.
+    """Change where an endpoint is or what it hears of, disable it, or enable it again.
 
     Events that happened before still go to whom they went when they happened. Metadata is merged;
     an empty value removes its key.
@@ -98,11 +89,16 @@ async def update(request: web.Request) -> web.Response:
             url=body.url,
             description=body.description,
             metadata=metadata_text(body.metadata) if body.metadata is not None else None,
+            custom_headers=_sealed_headers(request, body.custom_headers or {}),
+            custom_header_names=None
+            if body.custom_headers is None
+            else sorted(body.custom_headers),
+            disabled=body.disabled,
         )
         endpoint = await find_webhook_endpoint(transaction, account_id, id_)
         if not updated or endpoint is None:
             raise not_found("webhook endpoint", id_)
-        shown = endpoint_object(endpoint)
+        shown = webhook_endpoint_object(endpoint)
         if len(shown["metadata"]) > METADATA_KEYS:
             raise invalid(
                 Code.PARAMETER_INVALID,
@@ -138,7 +134,7 @@ async def rotate(request: web.Request) -> web.Response:
         endpoint = await find_webhook_endpoint(transaction, account_id, id_)
         if not rotated or endpoint is None:
             raise not_found("webhook endpoint", id_)
-        return {**endpoint_object(endpoint), "secret": secret}
+        return {**webhook_endpoint_object(endpoint), "secret": secret}
 
     return await once(request, f"webhook_endpoints/{id_}/rotate_secret", body, change)
 
@@ -152,7 +148,7 @@ async def retrieve(request: web.Request) -> web.Response:
     )
     if endpoint is None:
         raise not_found("webhook endpoint", id_)
-    return answer(endpoint_object(endpoint))
+    return answer(webhook_endpoint_object(endpoint))
 
 
 async def list_(request: web.Request) -> web.Response:
@@ -161,7 +157,7 @@ async def list_(request: web.Request) -> web.Response:
     found = await list_webhook_endpoints(
         request.app[CONTEXT].database, request[CALLER].account_id, span_of(query)
     )
-    return page("/v1/webhook_endpoints", query, found, endpoint_object)
+    return page("/v1/webhook_endpoints", query, found, webhook_endpoint_object)
 
 
 async def delete(request: web.Request) -> web.Response:

@@ -39,8 +39,8 @@ class Attempt:
 
 _DELIVERY: Final = """
     SELECT * FROM (
-        SELECT d.account_id, d.id, event_id, e.type AS event_type, endpoint_id, status, attempts,
-               next_attempt_at, dead_at, d.created_at, updated_at
+        SELECT d.account_id, d.id, event_id, e.type AS event_type, d.endpoint_id, status, attempts,
+               next_attempt_at, dead_at, held_at, d.created_at, updated_at
           FROM deliveries AS d
           JOIN events AS e ON e.account_id = d.account_id AND e.id = d.event_id
     ) AS shown"""
@@ -48,7 +48,7 @@ _DELIVERY: Final = """
 
 def _delivery(row: Row) -> Delivery:
     fields = dict(row)
-    del fields["account_id"], fields["dead_at"]
+    del fields["account_id"], fields["dead_at"], fields["held_at"]
     return Delivery(**fields)
 
 
@@ -58,7 +58,7 @@ async def list_deliveries(
     span: Span,
     *,
     endpoint_id: str,
-    status: Literal["dead", "retrying"] | None,
+    status: Literal["dead", "retrying", "held"] | None,
 ) -> list[Delivery]:
     """A part of the deliveries to one endpoint, newest first."""
     rows = await fetch_page(
@@ -70,6 +70,7 @@ async def list_deliveries(
         filters={
             "dead_at IS NOT NULL AND {}": True if status == "dead" else None,
             "next_attempt_at IS NOT NULL AND {}": True if status == "retrying" else None,
+            "held_at IS NOT NULL AND {}": True if status == "held" else None,
         },
         along={"endpoint_id": endpoint_id},
     )
@@ -111,7 +112,7 @@ async def queue_redelivery(transaction: Connection, account_id: str, id_: str) -
               FROM deliveries
              WHERE account_id = $1 AND id = $2
                AND (lease_until IS NULL OR lease_until <= now())
-               AND status <> 'pending'
+               AND status NOT IN ('pending', 'held')
                FOR UPDATE
         ), lost AS (
             INSERT INTO delivery_attempts (account_id, delivery_id, number, started_at, error)

@@ -1,35 +1,21 @@
 """Webhook endpoints, and what each is subscribed to from when until when."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
 from services.api.store.pages import Span, fetch_page
 from shared.db import Database, Rows
+from shared.webhook_endpoint import COLUMNS, WebhookEndpoint
 
-
-@dataclass(frozen=True, slots=True)
-class WebhookEndpoint:
-    """An endpoint and the subscription that is in force; `metadata` is JSON text."""
-
-    account_id: str
-    id: str
-    url: str
-    enabled_events: list[str]
-    description: str | None
-    metadata: str
-    created_at: datetime
-
-
-_ENDPOINT: Final = """
+_ENDPOINT: Final = f"""
     SELECT * FROM (
-        SELECT e.account_id, e.id, url, enabled_events, description, metadata::text AS metadata,
-               created_at
+        SELECT {COLUMNS}
           FROM webhook_endpoints AS e
           JOIN webhook_subscriptions AS s
             ON s.account_id = e.account_id AND s.endpoint_id = e.id AND until IS NULL
          WHERE deleted_at IS NULL
-    ) AS endpoints"""
+    ) AS endpoints"""  # noqa: S608 - COLUMNS is a constant
 
 
 async def insert_webhook_endpoint(
@@ -42,21 +28,24 @@ async def insert_webhook_endpoint(
     description: str | None,
     metadata: str,
     secret: str,
+    custom_headers: str | None = None,
+    custom_header_names: Sequence[str] = (),
 ) -> WebhookEndpoint:
-    """Subscribe an endpoint from now on."""
+    """Subscribe an endpoint from now on. `secret` and `custom_headers` are sealed."""
     row = await rows.fetchrow(
-        """
-        WITH endpoint AS (
-            INSERT INTO webhook_endpoints (account_id, id, url, description, metadata, secret)
-            VALUES ($1, $2, $3, $5, $6::jsonb, $7)
-            RETURNING account_id, id, url, description, metadata::text AS metadata, created_at
-        ), subscription AS (
+        f"""
+        WITH e AS (
+            INSERT INTO webhook_endpoints (account_id, id, url, description, metadata, secret,
+                                           custom_headers, custom_header_names)
+            VALUES ($1, $2, $3, $5, $6::jsonb, $7, $8, $9)
+            RETURNING *
+        ), s AS (
             INSERT INTO webhook_subscriptions (account_id, endpoint_id, enabled_events)
             VALUES ($1, $2, $4)
             RETURNING enabled_events
         )
-        SELECT * FROM endpoint, subscription
-        """,
+        SELECT {COLUMNS} FROM e, s
+        """,  # noqa: S608 - COLUMNS is a constant
         account_id,
         id_,
         url,
@@ -64,6 +53,8 @@ async def insert_webhook_endpoint(
         description,
         metadata,
         secret,
+        custom_headers,
+        custom_header_names,
     )
     assert row is not None  # noqa: S101 - INSERT … RETURNING has a row
     return WebhookEndpoint(**row)
@@ -91,10 +82,15 @@ async def update_webhook_endpoint(
     url: str | None,
     description: str | None,
     metadata: str | None,
+    custom_headers: str | None,
+    custom_header_names: Sequence[str] | None,
+    disabled: bool | None,
 ) -> bool:
     """Change what is not None; False when there is no such endpoint.
 
     `metadata` is JSON text that is merged into what is there; empty values remove their keys.
+    `custom_headers` is sealed, and changes when its names are not None. An endpoint that is enabled
+    again starts with a clean slate.
     """
     result = await rows.execute(
         """
@@ -104,7 +100,17 @@ async def update_webhook_endpoint(
                metadata = CASE WHEN $5::text IS NULL THEN metadata ELSE (
                    SELECT coalesce(jsonb_object_agg(key, value), '{}')
                      FROM jsonb_each_text(metadata || $5::text::jsonb)
-                    WHERE value <> '') END
+                    WHERE value <> '') END,
+               custom_headers = CASE WHEN $7::text[] IS NULL THEN custom_headers ELSE $6 END,
+               custom_header_names = coalesce($7, custom_header_names),
+               failing_since = CASE WHEN $8 IS NOT DISTINCT FROM false AND disabled_at IS NOT NULL
+                                    THEN NULL ELSE failing_since END,
+               disabled_reason = CASE $8::boolean WHEN false THEN NULL
+                                      WHEN true THEN coalesce(disabled_reason, 'by request')
+                                      ELSE disabled_reason END,
+               disabled_at = CASE $8::boolean WHEN false THEN NULL
+                                  WHEN true THEN coalesce(disabled_at, now())
+                                  ELSE disabled_at END
          WHERE account_id = $1 AND id = $2 AND deleted_at IS NULL
         """,
         account_id,
@@ -112,6 +118,9 @@ async def update_webhook_endpoint(
         url,
         description,
         metadata,
+        custom_headers,
+        custom_header_names,
+        disabled,
     )
     return result == "UPDATE 1"
 

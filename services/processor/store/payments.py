@@ -10,6 +10,7 @@ from services.processor.store.settling import (
     INPUT,
     arguments,
     moved_and_messages,
+    tell,
 )
 from shared.db import Database
 from shared.event import Event
@@ -41,7 +42,7 @@ async def begin_payments(
     Returns the ids of those that moved (another processor may have been first) and the messages.
     """
     rows = await database.fetch(
-        """
+        f"""
         WITH input AS (
             SELECT *
               FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
@@ -53,16 +54,13 @@ async def begin_payments(
              WHERE payments.account_id = input.account_id AND payments.id = input.id
                AND payments.status = 'pending'
             RETURNING payments.account_id, payments.id, currency, amount,
-                      event_id, event_body, item
+                      event_id, 'payment.processing' AS event_type, event_body, item
         ), counted AS (
             INSERT INTO counts (account_id, object, currency, status, number, amount)
             SELECT account_id, 'payment', currency, status, sign * count(*), sign * sum(amount)
               FROM begun, (VALUES ('pending', -1), ('processing', 1)) AS change (status, sign)
              GROUP BY account_id, currency, status, sign
-        ), told AS (
-            INSERT INTO events (account_id, id, type, object_id, body)
-            SELECT account_id, event_id, 'payment.processing', id, event_body FROM begun
-        ), queued AS (
+        {tell("begun")}, queued AS (
             INSERT INTO outbox (exchange, routing_key, body)
             SELECT $7, 'payment.processing', $8 || string_agg(item, ',') || $9
               FROM begun
@@ -74,7 +72,7 @@ async def begin_payments(
           FROM begun
          UNION ALL
         SELECT NULL, id, exchange, routing_key, body FROM queued
-        """,
+        """,  # noqa: S608 - made of constants
         [event.account_id for event in events],
         [event.object_id for event in events],
         [event.id for event in events],
@@ -113,7 +111,7 @@ async def settle_payments(
               FROM settled
              WHERE status = 'completed'
             RETURNING account_id, debit, credit, currency, amount
-        {CONSEQUENCES.format(object="payment")}
+        {CONSEQUENCES.format(object="payment", told=tell("settled"))}
         """,  # noqa: S608 - made of constants
         *arguments(settlements),
     )

@@ -10,6 +10,7 @@ from services.processor.store.settling import (
     INPUT,
     arguments,
     moved_and_messages,
+    tell,
 )
 from shared.db import Database
 from shared.messages import Item
@@ -98,7 +99,7 @@ async def settle_refunds(
               FROM settled
              WHERE status = 'completed'
             RETURNING account_id, debit, credit, currency, amount
-        {CONSEQUENCES.format(object="refund")}
+        {CONSEQUENCES.format(object="refund", told=tell("settled"))}
         """,  # noqa: S608 - made of constants
         *arguments(settlements),
     )

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from services.processor.settlement import S, Settlement
 from shared.messages import CLOSING, EVENTS, Item, encode_item, opening
-from shared.store import OutboxRow
+from shared.store import NUMBERED_BODY, OutboxRow
 from shared.topology import EVENTS as EVENTS_EXCHANGE
 
 INPUT: Final = """
@@ -53,10 +53,7 @@ CONSEQUENCES: Final = """
               FROM settled,
                    LATERAL (VALUES ('processing', -1), (settled.status, 1)) AS change (status, sign)
              GROUP BY account_id, currency, change.status, sign
-        ), told AS (
-            INSERT INTO events (account_id, id, type, object_id, body)
-            SELECT account_id, event_id, event_type, id, event_body FROM settled
-        ), queued AS (
+        {told}, queued AS (
             INSERT INTO outbox (exchange, routing_key, body)
             SELECT $15, event_type, $16 || string_agg(item, ',') || $17
               FROM settled
@@ -70,7 +67,32 @@ CONSEQUENCES: Final = """
         SELECT NULL, id, exchange, routing_key, body FROM queued
 """
 """What follows for balances, counts, events and messages, from the rows `settled`, of which `moved`
-are the transfers. `{object}` is what the counts are of."""
+are the transfers. `{object}` is what the counts are of, `{told}` is `tell("settled")`."""
+
+
+def tell(rows: str) -> str:
+    """The parts of a statement that number and insert the events of `rows`.
+
+    An account's number is locked until the commit, after its balances: every statement locks in
+    this order, and numbers are those of the order of commits.
+    """
+    return f"""), numbered AS (
+            INSERT INTO event_sequences (account_id, last)
+            SELECT account_id, count(*)
+              FROM {rows}
+             GROUP BY account_id
+             ORDER BY account_id
+                ON CONFLICT (account_id) DO UPDATE
+               SET last = event_sequences.last + excluded.last
+            RETURNING account_id, last
+        ), told AS (
+            INSERT INTO events (account_id, id, type, object_id, sequence, body)
+            SELECT account_id, event_id, event_type, id, sequence, {NUMBERED_BODY}
+              FROM (SELECT {rows}.*,
+                           last + 1 - row_number() OVER (PARTITION BY account_id
+                                                         ORDER BY event_id DESC) AS sequence
+                      FROM {rows} JOIN numbered USING (account_id)) AS events_of
+        )"""  # noqa: S608 - constants
 
 
 def arguments(settlements: Sequence[Settlement[S]]) -> list[Any]:

@@ -1,0 +1,255 @@
+"""Who is attempted next: one lane for each endpoint, and a bounded number of places for all.
+
+    first attempts ─► lane ─┐
+                            ├─► a place ─► attempt
+    due, from Postgres ─► lane ─┘
+
+Consumers hand over what is committed and ack at once, so that no queue waits for an endpoint. What
+a lane does not take stays in Postgres, due, and is pulled in its order when the endpoint has room.
+A process that dies loses nothing but time: the sweeper finds what it had.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from random import random
+from typing import Any, Final
+
+import structlog
+
+from services.notifier.attempts import Attempts
+from services.notifier.lane import Lane
+from services.notifier.policy import Delivered
+from services.notifier.store.backlog import defer, find_due
+from services.notifier.store.opening import Target
+from shared import metrics
+from shared.batcher import Batcher
+from shared.broker import Outgoing, Publisher
+from shared.db import Database
+from shared.errors import Transient
+from shared.messages import DELIVERIES, Item, encode
+from shared.patience import persist
+from shared.states import DeliveryStatus
+from shared.topology import COMMANDS
+
+log = structlog.get_logger()
+
+ENVELOPE: Final = 100
+"""Deliveries given back in one message."""
+EARLY: Final = 0.005
+"""Seconds by which a timer may be early by the database's clock."""
+
+
+class Dispatcher:
+    """The lanes, and the attempts that are under way: at most `places`."""
+
+    def __init__(
+        self,
+        database: Database,
+        attempts: Attempts,
+        publisher: Publisher,
+        *,
+        places: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._attempts = attempts
+        self._publisher = publisher
+        self._places = self._free = places
+        self._clock = clock
+        self._lanes: dict[Item, Lane] = {}
+        self._ready: dict[Item, Lane] = {}
+        """Lanes in which something waits, whose turn is next first."""
+        self._hungry: dict[Item, Lane] = {}
+        """Lanes that may want to pull."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._deferrals = Batcher[Item, None](lambda items: _defer(database, items), max_size=500)
+        self._pulls = Batcher[tuple[Item, int], list[Item]](
+            lambda asked: _pull(database, asked), max_size=100
+        )
+        self._timers = 0
+        self._stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    async def offer(self, targets: Sequence[Target]) -> None:
+        """Take deliveries in hand; returns when nothing of them depends on the caller any more.
+
+        What was never attempted waits in its lane, or, where that is full or closed, in the table.
+        """
+        if self._stopping.is_set():
+            await self._give_back([target.item for target in targets])
+            return
+        turned_away = []
+        for target in targets:
+            lane = self._lane(target.endpoint)
+            if target.status is not DeliveryStatus.PENDING:
+                self._fall_behind(lane)
+            elif lane.offer(target.item):
+                self._ready[lane.endpoint] = lane
+            else:
+                turned_away.append(target)
+        self._pump()
+        if turned_away:
+            await self._leave([target.item for target in turned_away])
+            for target in turned_away:
+                self._fall_behind(self._lane(target.endpoint))
+            self._pump()
+
+    def wake(self, endpoint: Item, after: float = 0.0) -> None:
+        """See to what is due at an endpoint, `after` seconds from now."""
+        if after > 0:
+            self._timers += 1
+            asyncio.get_running_loop().call_later(after + EARLY, self._ring, endpoint)
+        elif not self._stopping.is_set():
+            self._fall_behind(self._lane(endpoint))
+            self._pump()
+
+    async def run(self) -> None:
+        """Attempt what is offered and due, until `stop`; then finish what is under way, and give
+        back what waits."""
+        await self._stopping.wait()
+        waiting = [item for lane in self._lanes.values() for item in lane.turn_away()]
+        if waiting:
+            self._spawn(self._give_back(waiting))
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopping.set()
+
+    async def idle(self) -> None:
+        """Return when nothing is under way, waits here, or is known to be due soon, but for what
+        is left alone by a breaker."""
+        while (
+            self._tasks
+            or self._timers
+            or any(lane.breaker.closed and not lane.idle for lane in self._lanes.values())
+        ):
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _lane(self, endpoint: Item) -> Lane:
+        lane = self._lanes.get(endpoint)
+        if lane is None:
+            lane = self._lanes[endpoint] = Lane(endpoint)
+        return lane
+
+    def _ring(self, endpoint: Item) -> None:
+        self._timers -= 1
+        self.wake(endpoint)
+        self._changed.set()
+
+    def _fall_behind(self, lane: Lane) -> None:
+        lane.behind = True
+        self._hungry[lane.endpoint] = lane
+
+    def _pump(self) -> None:
+        """Begin all that may begin: one from each lane, in turns; then pull where there is room."""
+        if self._stopping.is_set():
+            return
+        now, passed_by = self._clock(), 0
+        while self._free > 0 and passed_by < len(self._ready):
+            lane = self._ready.pop(next(iter(self._ready)))
+            item = lane.take(now, self._free)
+            if lane.waits:
+                self._ready[lane.endpoint] = lane
+                passed_by += 1
+            if item is not None:
+                passed_by = 0
+                self._free -= 1
+                self._spawn(self._attempt(lane, item, now))
+        for lane in self._hungry.values():
+            wanted = lane.wants(now, self._free)
+            if wanted:
+                lane.behind, lane.pulling = False, True
+                self._spawn(self._pull(lane, wanted))
+        self._hungry.clear()
+        metrics.WEBHOOKS_UNDER_WAY.set(self._places - self._free)
+
+    async def _attempt(self, lane: Lane, item: Item, began: float) -> None:
+        judged = None
+        try:
+            judged = await self._attempts.attempt(item)
+        except Exception:  # of one delivery; the table has it, and the sweeper comes by
+            log.exception("attempt_failed", delivery_id=item.id)
+        finally:
+            self._free += 1
+            lane.finished(item)
+        if judged is not None and judged.result.sent:
+            self._learn(lane, isinstance(judged.verdict, Delivered), began)
+        self._look_again(lane)
+
+    def _look_again(self, lane: Lane) -> None:
+        if lane.waits:
+            self._ready[lane.endpoint] = lane
+        if lane.behind:
+            self._hungry[lane.endpoint] = lane
+        if lane.forgettable:
+            self._lanes.pop(lane.endpoint, None)
+        self._pump()
+
+    def _learn(self, lane: Lane, success: bool, began: float) -> None:
+        """What an outcome says about its endpoint."""
+        now, was_closed = self._clock(), lane.breaker.closed
+        if success:
+            lane.breaker.succeeded()
+            lane.window.succeeded(lane.in_flight + 1)
+            if not was_closed:
+                metrics.ENDPOINTS_LEFT_ALONE.dec()
+                log.info("endpoint_is_back", endpoint_id=lane.endpoint.id)
+            return
+        lane.window.failed(began, now)
+        lane.breaker.failed(began, now, random())  # noqa: S311 - jitter
+        if lane.breaker.probe_at is None or lane.breaker.probe_at <= now:
+            return
+        if was_closed:
+            metrics.ENDPOINTS_LEFT_ALONE.inc()
+            log.warning("endpoint_is_left_alone", endpoint_id=lane.endpoint.id)
+        self._ready.pop(lane.endpoint, None)
+        if firsts := lane.turn_away():
+            self._spawn(self._leave(firsts))
+        loop = asyncio.get_running_loop()
+        loop.call_later(lane.breaker.probe_at - now, self.wake, lane.endpoint)
+
+    async def _leave(self, items: Sequence[Item]) -> None:
+        await asyncio.gather(*map(self._deferrals.submit, items))
+
+    async def _pull(self, lane: Lane, wanted: int) -> None:
+        try:
+            lane.pulled(await self._pulls.submit((lane.endpoint, wanted)), wanted)
+        finally:
+            lane.pulling = False
+        self._look_again(lane)
+
+    async def _give_back(self, items: Sequence[Item]) -> None:
+        """Let another notifier, or the next, make first attempts; when the broker is away, the
+        sweeper will."""
+        envelopes = [items[i : i + ENVELOPE] for i in range(0, len(items), ENVELOPE)]
+        messages = [
+            Outgoing(COMMANDS, DELIVERIES, encode(DELIVERIES, e).encode()) for e in envelopes
+        ]
+        try:
+            await self._publisher.publish(messages)
+        except Transient as error:
+            log.warning("left_to_the_sweeper", deliveries=len(items), reason=str(error))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._changed.set()
+        if not task.cancelled() and task.exception() is not None:
+            log.error("dispatching_failed", exc_info=task.exception())
+
+
+async def _defer(database: Database, items: list[Item]) -> Sequence[None]:
+    await persist(defer, database, sorted(set(items)))
+    return [None] * len(items)
+
+
+async def _pull(database: Database, asked: list[tuple[Item, int]]) -> Sequence[list[Item]]:
+    found = await persist(find_due, database, asked)
+    return [found.get(endpoint, []) for endpoint, _ in asked]

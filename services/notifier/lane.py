@@ -1,0 +1,113 @@
+"""What one endpoint has waiting here, and what may be sent to it next: no I/O.
+
+The lane is a window on the endpoint's backlog, which stands in Postgres: what does not fit in stays
+there, and is pulled when there is room.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from services.notifier.breaker import Breaker
+from services.notifier.window import Window
+from shared.messages import Item
+
+MOST_WAITING: Final = 1000
+"""First attempts that may wait here for one endpoint."""
+FIRST_PER_RETRY: Final = 4
+"""First attempts made for each from the backlog, while there are both: new events are not kept
+waiting by old failures, nor the other way round."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """One endpoint's. `endpoint` refers to its row."""
+
+    endpoint: Item
+    first: deque[Item] = field(default_factory=deque)
+    """Deliveries that were never attempted."""
+    backlog: deque[Item] = field(default_factory=deque)
+    """Deliveries that were pulled from what is due."""
+    here: set[str] = field(default_factory=set)
+    """The ids of all that waits or is under way here."""
+    in_flight: int = 0
+    behind: bool = False
+    """Whether the table may have more that is due."""
+    pulling: bool = False
+    window: Window = field(default_factory=Window)
+    breaker: Breaker = field(default_factory=Breaker)
+    _firsts: int = 0
+
+    def offer(self, item: Item) -> bool:
+        """Take a first attempt in; False when it must wait in the table."""
+        if item.id in self.here:
+            return True
+        if not self.breaker.closed or len(self.first) >= MOST_WAITING:
+            return False
+        self.first.append(item)
+        self.here.add(item.id)
+        return True
+
+    def pulled(self, items: list[Item], asked: int) -> None:
+        """Take in what was due; when it is as much as was asked for, there may be more."""
+        for item in items:
+            if item.id not in self.here:
+                self.backlog.append(item)
+                self.here.add(item.id)
+        self.behind = self.behind or len(items) >= asked
+
+    def wants(self, now: float, free: int) -> int:
+        """How many due deliveries to pull now; 0 for none."""
+        if not self.behind or self.pulling or self.backlog:
+            return 0
+        if not self.breaker.allows(self.in_flight, now):
+            return 0
+        if not self.breaker.closed:
+            return 1
+        return 2 * int(self.window.size) if self.window.allows(self.in_flight, free) else 0
+
+    def take(self, now: float, free: int) -> Item | None:
+        """The next delivery to attempt, when one may be; it counts as under way."""
+        if not (
+            self.waits
+            and self.breaker.allows(self.in_flight, now)
+            and self.window.allows(self.in_flight, free)
+        ):
+            return None
+        if self.first and (not self.backlog or self._firsts < FIRST_PER_RETRY):
+            self._firsts += 1
+            item = self.first.popleft()
+        else:
+            self._firsts = 0
+            item = self.backlog.popleft()
+        self.in_flight += 1
+        return item
+
+    def finished(self, item: Item) -> None:
+        """An attempt has ended, however."""
+        self.in_flight -= 1
+        self.here.discard(item.id)
+
+    def turn_away(self) -> list[Item]:
+        """Empty what waits; returns the first attempts, which the table must hear of."""
+        firsts = list(self.first)
+        self.here.difference_update(item.id for item in (*self.first, *self.backlog))
+        self.first.clear()
+        self.backlog.clear()
+        self.behind = True
+        return firsts
+
+    @property
+    def waits(self) -> bool:
+        """Whether something waits here."""
+        return bool(self.first or self.backlog)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, is under way, or is to be pulled."""
+        return not (self.here or self.behind or self.pulling)
+
+    @property
+    def forgettable(self) -> bool:
+        """Whether nothing is lost when it is made anew."""
+        return self.idle and self.breaker.closed and not self.breaker.failures

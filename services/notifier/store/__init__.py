@@ -1,0 +1,1 @@
+"""The notifier's statements. One function, one statement, named by what it does."""

@@ -1,0 +1,139 @@
+"""What is due at an endpoint and waits in the table: deferred, pulled in order, and found again."""
+
+from collections.abc import Sequence
+
+from shared.db import Database
+from shared.messages import Item
+
+
+async def defer(database: Database, items: Sequence[Item]) -> None:
+    """Put first attempts into their endpoints' backlogs: due, and without spending an attempt."""
+    await database.execute(
+        """
+        WITH waiting AS (
+            SELECT account_id, id
+              FROM unnest($1::text[], $2::text[]) AS input (account_id, id)
+              JOIN deliveries USING (account_id, id)
+             WHERE status = 'pending' AND lease_until IS NULL
+             ORDER BY account_id, id
+               FOR UPDATE OF deliveries SKIP LOCKED
+        )
+        UPDATE deliveries
+           SET status = 'retrying', next_attempt_at = now()
+          FROM waiting
+         WHERE deliveries.account_id = waiting.account_id AND deliveries.id = waiting.id
+        """,
+        [item.account_id for item in items],
+        [item.id for item in items],
+    )
+
+
+async def find_due(database: Database, asked: Sequence[tuple[Item, int]]) -> dict[Item, list[Item]]:
+    """What is due at endpoints and nobody attempts, the longest due first; of each endpoint as many
+    as are asked for."""
+    rows = await database.fetch(
+        """
+        SELECT due.account_id, due.endpoint_id, due.id
+          FROM unnest($1::text[], $2::text[], $3::integer[])
+               AS input (account_id, endpoint_id, number),
+               LATERAL (
+                   SELECT d.account_id, d.endpoint_id, d.id
+                     FROM deliveries AS d
+                    WHERE d.account_id = input.account_id AND d.endpoint_id = input.endpoint_id
+                      AND d.next_attempt_at <= now()
+                      AND (d.lease_until IS NULL OR d.lease_until <= now())
+                    ORDER BY d.next_attempt_at, d.id
+                    LIMIT input.number) AS due
+        """,
+        [endpoint.account_id for endpoint, _ in asked],
+        [endpoint.id for endpoint, _ in asked],
+        [number for _, number in asked],
+    )
+    found: dict[Item, list[Item]] = {}
+    for row in rows:
+        endpoint = Item(row["account_id"], row["endpoint_id"])
+        found.setdefault(endpoint, []).append(Item(row["account_id"], row["id"]))
+    return found
+
+
+async def find_endpoints_overdue(database: Database, *, grace: float) -> list[Item]:
+    """Endpoints of which something has been due for `grace` seconds and nobody attempts it.
+
+    Walks from endpoint to endpoint, so that one with a long backlog costs no more than another.
+    """
+    rows = await database.fetch(
+        """
+        WITH RECURSIVE waiting AS (
+            (SELECT account_id, endpoint_id
+               FROM deliveries
+              WHERE next_attempt_at IS NOT NULL
+              ORDER BY account_id, endpoint_id
+              LIMIT 1)
+             UNION ALL
+            SELECT following.account_id, following.endpoint_id
+              FROM waiting,
+                   LATERAL (SELECT account_id, endpoint_id
+                              FROM deliveries
+                             WHERE next_attempt_at IS NOT NULL
+                               AND (account_id, endpoint_id)
+                                   > (waiting.account_id, waiting.endpoint_id)
+                             ORDER BY account_id, endpoint_id
+                             LIMIT 1) AS following
+        )
+        SELECT account_id, endpoint_id AS id
+          FROM waiting
+         WHERE EXISTS (SELECT 1
+                         FROM deliveries AS d
+                        WHERE d.account_id = waiting.account_id
+                          AND d.endpoint_id = waiting.endpoint_id
+                          AND d.next_attempt_at < now() - make_interval(secs => $1)
+                          AND (d.lease_until IS NULL OR d.lease_until <= now()))
+        """,
+        grace,
+    )
+    return [Item(**row) for row in rows]
+
+
+async def defer_lost(database: Database, *, older_than: float, limit: int) -> list[Item]:
+    """Put deliveries that are pending after `older_than` seconds, and that nobody attempts, into
+    their endpoints' backlogs; returns the endpoint of each.
+
+    Moves the sweep mark up to the oldest pending delivery.
+    """
+    rows = await database.fetch(
+        """
+        WITH since AS (
+            SELECT coalesce((SELECT mark FROM sweep_marks WHERE name = 'deliveries'),
+                            '-infinity') AS mark,
+                   now() - make_interval(secs => $1) AS cutoff
+        ), pending AS (
+            SELECT account_id, id, endpoint_id, created_at, lease_until
+              FROM deliveries
+             WHERE created_at >= (SELECT mark FROM since)
+               AND created_at < (SELECT cutoff FROM since)
+               AND status = 'pending'
+             ORDER BY created_at
+             LIMIT $2
+        ), marked AS (
+            INSERT INTO sweep_marks (name, mark)
+            SELECT 'deliveries', coalesce((SELECT min(created_at) FROM pending),
+                                          (SELECT cutoff FROM since))
+                ON CONFLICT (name) DO UPDATE SET mark = greatest(sweep_marks.mark, excluded.mark)
+        ), lost AS (
+            SELECT account_id, id
+              FROM pending JOIN deliveries USING (account_id, id)
+             WHERE deliveries.status = 'pending'
+               AND (deliveries.lease_until IS NULL OR deliveries.lease_until <= now())
+             ORDER BY account_id, id
+               FOR UPDATE OF deliveries SKIP LOCKED
+        )
+        UPDATE deliveries
+           SET status = 'retrying', next_attempt_at = now()
+          FROM lost
+         WHERE deliveries.account_id = lost.account_id AND deliveries.id = lost.id
+        RETURNING deliveries.account_id, deliveries.endpoint_id AS id
+        """,
+        older_than,
+        limit,
+    )
+    return [Item(**row) for row in rows]
