@@ -22,10 +22,20 @@ class Event:
 
 
 def make_event(
-    account_id: str, type_: str, object_id: str, subject: Mapping[str, Any], now: datetime
+    account_id: str,
+    type_: str,
+    object_id: str,
+    subject: Mapping[str, Any],
+    now: datetime,
+    *,
+    id_: str | None = None,
 ) -> Event:
-    """An event about `subject`, an object as the API shows it, that happened at `now`."""
-    id_ = new_id("evt")
+    """An event about `subject`, an object as the API shows it, that happened at `now`.
+
+    `object_id` is that of a payment or refund, of which each type of event happens once; other
+    events are about nothing but themselves there, and have their own id.
+    """
+    id_ = id_ or new_id("evt")
     body = {
         "id": id_,
         "object": "event",

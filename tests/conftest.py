@@ -24,7 +24,7 @@ EMPTY = (
     """
     TRUNCATE event_sequences, payments, refunds, counts, ledger_accounts, transfers, events, outbox,
              webhook_endpoints, webhook_subscriptions, deliveries, delivery_attempts,
-             request_answers, sweep_marks
+             request_answers, sweep_marks, replays
     """,
     "ALTER TABLE transfers ENABLE TRIGGER USER",
 )

@@ -2,8 +2,10 @@
 
 import contextlib
 import ipaddress
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
@@ -13,8 +15,9 @@ from services.api.store.endpoints import (
     delete_webhook_endpoint,
     end_subscription,
     insert_webhook_endpoint,
+    update_webhook_endpoint,
 )
-from services.notifier.attempts import Attempts, utc_now
+from services.notifier.attempts import Attempts
 from services.notifier.dispatcher import Dispatcher
 from services.notifier.handlers import DeliveryHandler, EventHandler
 from services.notifier.sender import open_sender
@@ -37,6 +40,21 @@ ACCOUNT = "acct_default"
 FIVE_DAYS = 432_000.0
 
 
+class Clock:
+    """The time, and as many seconds more as a test likes."""
+
+    def __init__(self) -> None:
+        self.shift = 0.0
+
+    def now(self) -> datetime:
+        """Wall-clock time."""
+        return datetime.now(UTC) + timedelta(seconds=self.shift)
+
+    def monotonic(self) -> float:
+        """Monotonic seconds."""
+        return time.monotonic() + self.shift
+
+
 class Notifier:
     """The notifier's parts, without its process."""
 
@@ -47,11 +65,14 @@ class Notifier:
         attempts: Attempts,
         delays: tuple[float, ...],
         places: int,
+        clock: "Clock",
     ) -> None:
         letters = DeadLetters(publisher, NOTIFIER_DEAD)
         self.attempts = attempts
         self.relay = attempts.relay
-        self.dispatcher = Dispatcher(database, attempts, publisher, places=places)
+        self.dispatcher = Dispatcher(
+            database, attempts, publisher, places=places, clock=clock.monotonic
+        )
         self.events = EventHandler(database, self.dispatcher, letters)
         self.due = DeliveryHandler(database, self.dispatcher, publisher, letters, delays)
         self.sweeper = Sweeper(
@@ -78,9 +99,10 @@ async def notifying(
     timeout: float = 1.0,
     delays: tuple[float, ...] = RETRY_DELAYS,
     places: int = 50,
-    clock: Callable[[], datetime] = utc_now,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Notifier]:
     """A notifier's parts for the length of the block."""
+    clock = clock or Clock()
     publisher = Publisher(amqp, name="test")
     async with open_sender(
         timeout=timeout, allowed=(ipaddress.ip_network("127.0.0.0/8"),), connections=places
@@ -93,13 +115,15 @@ async def notifying(
             timeout=timeout,
             delays=delays,
             disable_after=FIVE_DAYS,
-            clock=clock,
+            clock=clock.now,
         )
-        yield Notifier(database, publisher, attempts, delays, places)
+        yield Notifier(database, publisher, attempts, delays, places, clock)
     await publisher.close()
 
 
-async def subscribe(database: Database, url: str, *types: str) -> str:
+async def subscribe(
+    database: Database, url: str, *types: str, custom_headers: dict[str, str] | None = None
+) -> str:
     endpoint = await insert_webhook_endpoint(
         database,
         account_id=ACCOUNT,
@@ -109,8 +133,34 @@ async def subscribe(database: Database, url: str, *types: str) -> str:
         description=None,
         metadata="{}",
         secret=SECRET,
+        custom_headers=json.dumps(custom_headers) if custom_headers else None,
+        custom_header_names=sorted(custom_headers or ()),
     )
     return endpoint.id
+
+
+async def change(
+    database: Database, endpoint: str, *, disabled: bool | None = None, url: str | None = None
+) -> None:
+    """Disable or enable an endpoint, or move it, as the API does."""
+    assert await update_webhook_endpoint(
+        database,
+        ACCOUNT,
+        endpoint,
+        url=url,
+        description=None,
+        metadata=None,
+        custom_headers=None,
+        custom_header_names=None,
+        disabled=disabled,
+    )
+
+
+async def endpoint_row(database: Database, endpoint: str) -> dict[str, Any]:
+    """The row of an endpoint."""
+    row = await database.fetchrow("SELECT * FROM webhook_endpoints WHERE id = $1", endpoint)
+    assert row is not None
+    return dict(row)
 
 
 async def unsubscribe(database: Database, endpoint: str) -> None:

@@ -60,7 +60,7 @@ class Code(StrEnum):
     # Webhooks.
     DELIVERY_NOT_REPEATABLE = (
         "delivery_not_repeatable",
-        "An attempt is under way, or the endpoint was deleted; the message says which.",
+        "An attempt is under way, or the endpoint is disabled or deleted; the message says which.",
     )
 
     # Who, and how often.

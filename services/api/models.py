@@ -1,11 +1,9 @@
 """What clients may send. These models validate; nothing unknown passes."""
 
 import json
-import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -17,12 +15,13 @@ from pydantic import (
 )
 
 from services.api.strict_json import JsonNumber
-from shared.event_types import EVENT_TYPES, EVERY_TYPE
+from shared.event_types import EVENT_TYPES
 from shared.money import MAX_MINOR, decimals_of
 from shared.states import PaymentStatus
 
 
-def _is_text(value: Any) -> Any:
+def is_text(value: Any) -> Any:
+    """A string, and not a number."""
     if isinstance(value, JsonNumber) or not isinstance(value, str):
         raise ValueError("must be a string")  # noqa: TRY004 - pydantic wants ValueError
     return value
@@ -40,7 +39,8 @@ def _is_currency(value: str) -> str:
     return code
 
 
-def _is_whole(value: Any) -> int:
+def is_whole(value: Any) -> int:
+    """A whole number."""
     if not isinstance(value, str) or not value.isascii() or not value.isdecimal():
         raise ValueError("must be a whole number")
     if len(value) > 19:
@@ -64,25 +64,10 @@ def _is_flag(value: Any) -> bool:
     raise ValueError("must be true or false")
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """A form's `a[0]=x&a[1]=y` or `a[]=x`: places, not names."""
     if isinstance(value, dict) and all(n.isascii() and n.isdecimal() for n in value):
         return [found for _, found in sorted(value.items(), key=lambda item: int(item[0]))]
-    return value
-
-
-def _is_http_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be an absolute http or https URL, such as https://example.com/hook")
-    if parts.username or parts.password:
-        raise ValueError("must not carry a user or password: requests are signed instead")
-    if any(character <= " " or character == "\x7f" for character in value):
-        raise ValueError("must not contain spaces or control characters")
     return value
 
 
@@ -92,49 +77,12 @@ def _is_event_type(value: str) -> str:
     return value
 
 
-def _is_known_event(value: str) -> str:
-    if value != EVERY_TYPE and value not in EVENT_TYPES:
-        raise ValueError(f"must be {EVERY_TYPE} or one of {', '.join(EVENT_TYPES)}")
-    return value
-
-
-_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
-_OURS = {
-    "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect",
-    "host", "keep-alive", "proxy-authorization", "proxy-connection", "stripe-signature", "te",
-    "trailer", "transfer-encoding", "upgrade", "user-agent", "webhook-id", "webhook-signature",
-    "webhook-timestamp",
-}  # fmt: skip
-"""Headers that Florin sends itself, or that would change how the request is read (RFC 9110)."""
-
-
-def _is_header_name(value: str) -> str:
-    if not _HEADER_NAME.fullmatch(value):
-        raise ValueError("is not the name of a header, such as X-Tenant")
-    if value.lower() in _OURS:
-        raise ValueError("is a header that Florin sets itself: leave it out")
-    return value
-
-
-def _is_header_value(value: str) -> str:
-    if not _HEADER_VALUE.fullmatch(value):
-        raise ValueError("must be visible ASCII characters, with spaces between them at most")
-    return value
-
-
-def _are_distinct(headers: dict[str, str]) -> dict[str, str]:
-    if len({name.lower() for name in headers}) < len(headers):
-        raise ValueError("has one header twice: their names differ in case alone")
-    return headers
-
-
 # The constraint stands next to the type, so that its message speaks of characters.
 T = TypeVar("T")
-Listed = Annotated[list[T], BeforeValidator(_listed)]
-Text = Annotated[str, BeforeValidator(_is_text)]
-Id = Annotated[str, Field(min_length=1, max_length=255), BeforeValidator(_is_text)]
-Description = Annotated[str, Field(max_length=1000), BeforeValidator(_is_text)]
+Listed = Annotated[list[T], BeforeValidator(listed)]
+Text = Annotated[str, BeforeValidator(is_text)]
+Id = Annotated[str, Field(min_length=1, max_length=255), BeforeValidator(is_text)]
+Description = Annotated[str, Field(max_length=1000), BeforeValidator(is_text)]
 Currency = Annotated[
     Text,
     AfterValidator(_is_currency),
@@ -167,28 +115,16 @@ MinorUnits = Annotated[
 EventType = Annotated[
     str,
     AfterValidator(_is_event_type),
-    BeforeValidator(_is_text),
+    BeforeValidator(is_text),
     WithJsonSchema({"type": "string", "enum": list(EVENT_TYPES)}),
 ]
 Flag = Annotated[bool, BeforeValidator(_is_flag)]
-Moment = Annotated[int, Field(ge=0, le=4_102_444_800), BeforeValidator(_is_whole)]
-Limit = Annotated[int, Field(ge=1, le=100), BeforeValidator(_is_whole)]
-MetadataKey = Annotated[str, Field(min_length=1, max_length=40), BeforeValidator(_is_text)]
-MetadataValue = Annotated[str, Field(max_length=500), BeforeValidator(_is_text)]
-HeaderName = Annotated[
-    str, Field(max_length=100), AfterValidator(_is_header_name), BeforeValidator(_is_text)
-]
-HeaderValue = Annotated[
-    str, Field(max_length=2000), AfterValidator(_is_header_value), BeforeValidator(_is_text)
-]
-CustomHeaders = Annotated[
-    dict[HeaderName, HeaderValue], Field(max_length=20), AfterValidator(_are_distinct)
-]
+Moment = Annotated[int, Field(ge=0, le=4_102_444_800), BeforeValidator(is_whole)]
+Limit = Annotated[int, Field(ge=1, le=100), BeforeValidator(is_whole)]
+MetadataKey = Annotated[str, Field(min_length=1, max_length=40), BeforeValidator(is_text)]
+MetadataValue = Annotated[str, Field(max_length=500), BeforeValidator(is_text)]
 METADATA_KEYS = 50
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=METADATA_KEYS)]
-Url = Annotated[
-    str, Field(max_length=2048), AfterValidator(_is_http_url), BeforeValidator(_is_text)
-]
 
 
 class Request(BaseModel):
@@ -363,76 +299,6 @@ class ListBalanceTransactions(TimedPage):
     source: Id | None = None
     currency: Currency | None = None
     type: Literal["charge", "refund"] | None = None
-
-
-EnabledEvents = Annotated[
-    list[
-        Annotated[
-            Text,
-            AfterValidator(_is_known_event),
-            WithJsonSchema({"type": "string", "enum": [EVERY_TYPE, *EVENT_TYPES]}),
-        ]
-    ],
-    Field(min_length=1, max_length=100),
-    AfterValidator(
-        lambda types: sorted(set(types))
-    ),  # which stand there matters, not in what order
-    BeforeValidator(_listed),
-]
-
-
-class CreateWebhookEndpoint(Request):
-    """`POST /webhook_endpoints`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"url": "https://example.com/hook", "enabled_events": ["*"]}]
-        }
-    )
-
-    url: Url
-    enabled_events: EnabledEvents
-    description: Description | None = None
-    metadata: Metadata = Field(default_factory=dict)
-    custom_headers: CustomHeaders = Field(default_factory=dict)
-
-
-class UpdateWebhookEndpoint(Request):
-    """`POST /webhook_endpoints/{id}`: what is given changes. Metadata is merged, and an empty value
-    removes its key; custom headers are replaced. While an endpoint is `disabled`, what it was to
-    hear is held, and sent, in order of time, when it is enabled again."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"enabled_events": ["payment.completed"]}]}
-    )
-
-    url: Url | None = None
-    enabled_events: EnabledEvents | None = None
-    description: Description | None = None
-    metadata: Metadata | None = None
-    custom_headers: CustomHeaders | None = None
-    disabled: Flag | None = None
-
-
-class RotateSecret(Request):
-    """`POST /webhook_endpoints/{id}/rotate_secret`: for `overlap` seconds, requests are signed with
-    the old secret too."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"overlap": 3600}]})
-
-    overlap: Annotated[int, Field(ge=0, le=604_800), BeforeValidator(_is_whole)] = 86_400
-
-
-class ListDeliveries(Page):
-    """The query of `GET /webhook_endpoints/{id}/deliveries`."""
-
-    status: Literal["dead", "retrying", "held"] | None = None
-
-
-class Redeliver(Request):
-    """`POST /deliveries/{id}/redeliver`: it has no parameters."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{}]})
 
 
 def metadata_text(metadata: dict[str, str]) -> str:

@@ -182,6 +182,28 @@ class DeliveryWithAttempts(DeliveryObject):
     attempts: list[AttemptObject]
 
 
+class ReplayObject(TypedDict):
+    """Events that are sent once more: of `events`, how many were sent again, for the first time, or
+    passed over, because their delivery is open or not `dead` as was asked. `since`, `until` and
+    `finished_at` are RFC 3339. A dry run has no id."""
+
+    id: str | None
+    object: Literal["replay"]
+    webhook_endpoint: str
+    status: Literal["running", "finished", "canceled"]
+    since: str
+    until: str
+    types: list[str]
+    only_dead: bool
+    dry_run: bool
+    events: int
+    sent_again: int
+    sent_first: int
+    passed_over: int
+    created: int
+    finished_at: str | None
+
+
 class Deleted(TypedDict):
     """What is no longer there."""
 

@@ -9,10 +9,11 @@ from pydantic import TypeAdapter
 from services.api.models import Request
 from services.api.objects import ErrorAnswer, EventObject, Ready, RefundAnswer
 from services.api.operation import Operation
-from shared.event_types import EVENT_TYPES
+from shared.event_types import ENDPOINT_TEST, EVENT_TYPES
 from shared.payment import PaymentObject
 from shared.refund import RefundObject
 from shared.version import VERSION
+from shared.webhook_endpoint import WebhookEndpointObject
 
 _REF: Final = "#/components/schemas/{model}"
 _ABOUT: Final = """\
@@ -41,11 +42,19 @@ _ERRORS: Final = {
 }
 
 
+_SUBJECTS: Final = {
+    "payment": PaymentObject,
+    "refund": RefundObject,
+    "webhook_endpoint": WebhookEndpointObject,
+}
+"""What an event is about, by the beginning of its type."""
+
+
 def describe(operations: Sequence[Operation]) -> dict[str, Any]:
     """The OpenAPI document of `operations`."""
     answers = [operation.answer for operation in operations if operation.answer is not None]
     bodies = [operation.body for operation in operations if operation.body is not None]
-    outgoing = [*answers, ErrorAnswer, EventObject, PaymentObject, RefundObject]
+    outgoing = [*answers, ErrorAnswer, EventObject, *_SUBJECTS.values()]
     by_type, schemas = _schemas(outgoing, bodies)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -60,7 +69,7 @@ def describe(operations: Sequence[Operation]) -> dict[str, Any]:
         ],
         "security": [{"bearer": []}, {"basic": []}],
         "paths": paths,
-        "webhooks": {type_: _webhook(type_, by_type) for type_ in EVENT_TYPES},
+        "webhooks": {type_: _webhook(type_, by_type) for type_ in (*EVENT_TYPES, ENDPOINT_TEST)},
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -188,7 +197,7 @@ def _statuses(operation: Operation) -> list[int]:
 
 
 def _webhook(type_: str, by_type: dict[Any, dict[str, Any]]) -> dict[str, Any]:
-    subject = PaymentObject if type_.startswith("payment.") else RefundObject
+    subject = _SUBJECTS[type_.partition(".")[0]]
     about = {"type": "object", "properties": {"object": by_type[subject]}}
     event = {
         "allOf": [
@@ -201,7 +210,7 @@ def _webhook(type_: str, by_type: dict[Any, dict[str, Any]]) -> dict[str, Any]:
         "post": {
             "operationId": type_.replace(".", "_"),
             "tags": ["webhooks"],
-            "summary": f"What an endpoint that is subscribed to {type_} gets",
+            "summary": f"What an endpoint gets when it is told of {type_}",
             "parameters": [
                 {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
                 for name in names

@@ -7,6 +7,7 @@ from services.notifier.attempts import Attempts
 from services.notifier.config import NotifierSettings
 from services.notifier.dispatcher import Dispatcher
 from services.notifier.handlers import DeliveryHandler, EventHandler
+from services.notifier.replay import Replayer
 from services.notifier.sender import open_sender
 from services.notifier.sweeper import Sweeper
 from shared.broker import Consumer
@@ -18,6 +19,8 @@ from shared.repeat import Repeating
 from shared.sealing import Seal
 from shared.topology import NOTIFIER_DEAD, NOTIFIER_DELIVERIES, NOTIFIER_EVENTS
 
+REPLAY_INTERVAL = 0.5
+"""Seconds between steps of replays."""
 RETRY_GRACE = 5.0
 """Seconds that a due retry's message may be late before the sweeper makes the attempt."""
 
@@ -65,6 +68,7 @@ def make_app(settings: NotifierSettings) -> App:
                 lost_after=settings.lost_after,
                 retry_grace=RETRY_GRACE,
             )
+            replayer = Replayer(base.database, dispatcher)
             consumers = [
                 Consumer(
                     amqp_url,
@@ -93,6 +97,7 @@ def make_app(settings: NotifierSettings) -> App:
                     dispatcher=dispatcher,
                     events_consumer=consumers[0],
                     deliveries_consumer=consumers[1],
+                    replayer=Repeating("replayer", replayer.run, REPLAY_INTERVAL),
                     sweeper=Repeating("sweeper", sweeper.sweep, settings.notifier_sweep_interval),
                 )
             )

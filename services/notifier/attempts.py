@@ -183,12 +183,10 @@ class Attempts:
             disabled = await disable_endpoint(transaction, endpoint, reason=reason[:500])
             if disabled is None:
                 return
+            id_ = new_id("evt")
+            subject = webhook_endpoint_object(disabled)
             event = make_event(
-                endpoint.account_id,
-                ENDPOINT_DISABLED,
-                new_id("evt"),
-                webhook_endpoint_object(disabled),
-                utc_now(),
+                endpoint.account_id, ENDPOINT_DISABLED, id_, subject, utc_now(), id_=id_
             )
             message = await insert_event(transaction, event, endpoint_id=endpoint.id)
         self.relay.offer([message])

@@ -75,6 +75,11 @@ FILL = (
     VALUES ('acct_default', 'we_1', 'http://127.0.0.1:1/', 's')
     """,
     """
+    INSERT INTO replays (account_id, id, endpoint_id, since, until, types, only_dead, cursor,
+                         stop_before, events, created_at, finished_at)
+    SELECT account, 'rpl_' || id, 'we_1', at, at, '{}', false, '', '', 0, at, at FROM filling
+    """,
+    """
     INSERT INTO webhook_subscriptions (account_id, endpoint_id, enabled_events)
     VALUES ('acct_default', 'we_1', '{*}')
     """,
@@ -235,6 +240,7 @@ IDS = {
     "events": id_at("evt", MIDDLE),
     "deliveries": id_at("dlv", MIDDLE),
     "webhook_endpoints": "we_1",
+    "replays": id_at("rpl", MIDDLE),
 }
 QUERIES: dict[str, list[dict[str, str]]] = {
     "/payments": [
@@ -265,7 +271,10 @@ QUERIES: dict[str, list[dict[str, str]]] = {
         {"starting_after": id_at("dlv", MIDDLE)},
         {"status": "dead"},
         {"status": "retrying"},
+        {"status": "held"},
     ],
+    "/webhook_endpoints/we_1/replays": [{"starting_after": id_at("rpl", MIDDLE)}],
+    "/deliveries": [{"status": "dead"}, {"starting_after": id_at("dlv", MIDDLE)}],
     "/events": [
         {"type": "payment.failed"},
         {"type": "refund.failed"},
@@ -285,6 +294,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/charges": {"amount": 1, "currency": "usd"},
     "/refunds": {"charge": IDS["charges"], "amount": 1},
     "/webhook_endpoints": {"url": "http://127.0.0.1:1/", "enabled_events": ["*"]},
+    "/webhook_endpoints/{id}/replay": {"since": NOW - 1000, "types": ["payment.failed"]},
     "/webhook_endpoints/{id}": {"enabled_events": ["payment.failed"], "metadata": {"a": "b"}},
 }
 

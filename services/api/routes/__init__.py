@@ -10,6 +10,7 @@ from services.api.routes import (
     payments,
     probes,
     refunds,
+    replays,
     webhook_endpoints,
 )
 
@@ -22,4 +23,5 @@ OPERATIONS: Final = (
     *events.OPERATIONS,
     *webhook_endpoints.OPERATIONS,
     *deliveries.OPERATIONS,
+    *replays.OPERATIONS,
 )

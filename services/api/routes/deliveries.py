@@ -8,7 +8,7 @@ from services.api.codes import Code
 from services.api.context import CONTEXT, answer, page, path_id, read_body, read_query, span_of
 from services.api.errors import invalid, not_found
 from services.api.gate import CALLER
-from services.api.models import ListDeliveries, Redeliver, Retrieve
+from services.api.models import Retrieve
 from services.api.objects import AttemptObject, DeliveryObject, DeliveryWithAttempts, Listing
 from services.api.once import once
 from services.api.operation import Operation
@@ -21,6 +21,7 @@ from services.api.store.deliveries import (
     queue_redelivery,
 )
 from services.api.store.endpoints import find_webhook_endpoint
+from services.api.webhook_models import ListDeliveries, ListDeliveriesOfEndpoint, Redeliver
 from shared.db import Connection
 from shared.payment import iso
 
@@ -56,7 +57,7 @@ def attempt_object(attempt: Attempt) -> AttemptObject:
 
 async def list_of_endpoint(request: web.Request) -> web.Response:
     """Deliveries to one endpoint, newest first."""
-    query = read_query(request, ListDeliveries)
+    query = read_query(request, ListDeliveriesOfEndpoint)
     database, account_id = request.app[CONTEXT].database, request[CALLER].account_id
     endpoint_id = path_id(request)
     if await find_webhook_endpoint(database, account_id, endpoint_id) is None:
@@ -69,6 +70,20 @@ async def list_of_endpoint(request: web.Request) -> web.Response:
         status=query.status,
     )
     return page(f"/v1/webhook_endpoints/{endpoint_id}/deliveries", query, found, delivery_object)
+
+
+async def list_(request: web.Request) -> web.Response:
+    """Deliveries to all endpoints, newest first; with `status=dead`, those that a person must look
+    at."""
+    query = read_query(request, ListDeliveries)
+    found = await list_deliveries(
+        request.app[CONTEXT].database,
+        request[CALLER].account_id,
+        span_of(query),
+        endpoint_id=None,
+        status=query.status,
+    )
+    return page("/v1/deliveries", query, found, delivery_object)
 
 
 async def retrieve(request: web.Request) -> web.Response:
@@ -135,8 +150,9 @@ OPERATIONS: Final = (
         "/webhook_endpoints/{id}/deliveries",
         list_of_endpoint,
         Listing[DeliveryObject],
-        query=ListDeliveries,
+        query=ListDeliveriesOfEndpoint,
     ),
+    Operation("GET", "/deliveries", list_, Listing[DeliveryObject], query=ListDeliveries),
     Operation("GET", "/deliveries/{id}", retrieve, DeliveryWithAttempts, query=Retrieve),
     Operation("POST", "/deliveries/{id}/redeliver", redeliver, DeliveryObject, body=Redeliver),
 )

@@ -3,6 +3,7 @@
 import base64
 import json
 import secrets
+from datetime import UTC, datetime
 from typing import Final
 
 from aiohttp import web
@@ -13,16 +14,15 @@ from services.api.errors import invalid, not_found
 from services.api.gate import CALLER
 from services.api.models import (
     METADATA_KEYS,
-    CreateWebhookEndpoint,
     Page,
     Retrieve,
-    RotateSecret,
-    UpdateWebhookEndpoint,
     metadata_text,
 )
-from services.api.objects import Deleted, Listing
+from services.api.objects import Deleted, DeliveryObject, Listing
 from services.api.once import once
 from services.api.operation import Operation
+from services.api.routes.deliveries import delivery_object
+from services.api.store.deliveries import find_delivery
 from services.api.store.endpoints import (
     begin_subscription,
     delete_webhook_endpoint,
@@ -33,7 +33,16 @@ from services.api.store.endpoints import (
     rotate_secret,
     update_webhook_endpoint,
 )
+from services.api.store.replays import insert_test
+from services.api.webhook_models import (
+    CreateWebhookEndpoint,
+    RotateSecret,
+    TestEndpoint,
+    UpdateWebhookEndpoint,
+)
 from shared.db import Connection
+from shared.event import make_event
+from shared.event_types import ENDPOINT_TEST
 from shared.ids import new_id
 from shared.webhook_endpoint import WebhookEndpointObject, webhook_endpoint_object
 
@@ -139,6 +148,41 @@ async def rotate(request: web.Request) -> web.Response:
     return await once(request, f"webhook_endpoints/{id_}/rotate_secret", body, change)
 
 
+async def test(request: web.Request) -> web.Response:
+    """Send an endpoint, and it alone, a `webhook_endpoint.test` event about itself.
+
+    The answer is the delivery; retrieve it to see what the endpoint answered.
+    """
+    body = await read_body(request, TestEndpoint)
+    account_id, id_ = request[CALLER].account_id, path_id(request)
+
+    async def send(transaction: Connection) -> DeliveryObject:
+        endpoint = await find_webhook_endpoint(transaction, account_id, id_)
+        if endpoint is None:
+            raise not_found("webhook endpoint", id_)
+        if endpoint.disabled_at is not None:
+            raise invalid(
+                Code.DELIVERY_NOT_REPEATABLE,
+                "The endpoint is disabled: enable it with `disabled=false`.",
+                "id",
+            )
+        event_id, delivery_id = new_id("evt"), new_id("dlv")
+        event = make_event(
+            account_id,
+            ENDPOINT_TEST,
+            event_id,
+            webhook_endpoint_object(endpoint),
+            datetime.now(UTC),
+            id_=event_id,
+        )
+        await insert_test(transaction, event, endpoint_id=id_, delivery_id=delivery_id)
+        delivery = await find_delivery(transaction, account_id, delivery_id)
+        assert delivery is not None  # noqa: S101 - it is this transaction's
+        return delivery_object(delivery)
+
+    return await once(request, f"webhook_endpoints/{id_}/test", body, send)
+
+
 async def retrieve(request: web.Request) -> web.Response:
     """One endpoint."""
     read_query(request, Retrieve)
@@ -192,5 +236,6 @@ OPERATIONS: Final = (
         WebhookEndpointObject,
         body=RotateSecret,
     ),
+    Operation("POST", "/webhook_endpoints/{id}/test", test, DeliveryObject, body=TestEndpoint),
     Operation("DELETE", "/webhook_endpoints/{id}", delete, Deleted),
 )

@@ -57,10 +57,10 @@ async def list_deliveries(
     account_id: str,
     span: Span,
     *,
-    endpoint_id: str,
+    endpoint_id: str | None,
     status: Literal["dead", "retrying", "held"] | None,
 ) -> list[Delivery]:
-    """A part of the deliveries to one endpoint, newest first."""
+    """A part of the deliveries to one endpoint, or to all, newest first."""
     rows = await fetch_page(
         database,
         _DELIVERY,

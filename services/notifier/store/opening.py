@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from shared.db import Database, Row
 from shared.messages import Item
@@ -20,14 +21,16 @@ class Target:
     wait: float
 
 
+DELIVERY_ID: Final = "'dlv_' || substr({event}, 5, 16) || substr(md5({event} || {endpoint}), 1, 16)"
+"""A delivery's id is made from those of its event and endpoint, so that making it again is making
+the same; and it sorts by when the event happened."""
+
 # The deliveries that events call for: one for each endpoint that was subscribed when the event
-# happened. The id is made from those of the event and the endpoint, so that making it again is
-# making the same.
-_CALLED_FOR = """
+# happened.
+_CALLED_FOR: Final = """
     SELECT events.account_id, events.id AS event_id, subscription.endpoint_id,
            events.created_at,
-           'dlv_' || substr(events.id, 5, 16)
-                  || substr(md5(events.id || subscription.endpoint_id), 1, 16) AS id
+           {id} AS id
       FROM {events} AS events
       JOIN webhook_subscriptions AS subscription
         ON subscription.account_id = events.account_id
@@ -37,6 +40,9 @@ _CALLED_FOR = """
        AND events.type <> 'webhook_endpoint.test'
        AND subscription.endpoint_id IS DISTINCT FROM events.endpoint_id
 """
+
+
+_ID: Final = DELIVERY_ID.format(event="events.id", endpoint="subscription.endpoint_id")
 
 
 async def open_deliveries(
@@ -55,7 +61,7 @@ async def open_deliveries(
             SELECT events.account_id, events.id, events.type, events.endpoint_id, events.created_at
               FROM input JOIN events USING (account_id, id)
         ), called_for AS (
-            {_CALLED_FOR.format(events="happened")}
+            {_CALLED_FOR.format(events="happened", id=_ID)}
         ), opened AS (
             INSERT INTO deliveries (account_id, id, event_id, endpoint_id, status, held_at)
             SELECT called_for.account_id, called_for.id, event_id, endpoint_id,
@@ -137,7 +143,7 @@ async def find_untold_events(database: Database, *, older_than: float, limit: in
              WHERE created_at >= (SELECT mark FROM since)
                AND created_at < (SELECT cutoff FROM since)
         ), called_for AS (
-            {_CALLED_FOR.format(events="recent")}
+            {_CALLED_FOR.format(events="recent", id=_ID)}
         ), untold AS (
             SELECT DISTINCT account_id, event_id AS id, created_at
               FROM called_for
