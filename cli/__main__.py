@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli import keys
+from cli import dead_letters, keys
 from cli.target import DEFAULT_DATA, Data, DatabaseUrl, database_url
 from cli.up import Options
 from cli.up import up as run_up
@@ -30,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys.app, name="keys")
+app.add_typer(dead_letters.app, name="dead-letters")
 
 
 @app.command()

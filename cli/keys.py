@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cli import store
+from cli.store.keys import insert_account, insert_key, list_keys, revoke_key
 from cli.target import DEFAULT_DATA, Data, DatabaseUrl, database_url
 from shared.api_keys import hash_key, make_key, prefix_of
 from shared.db import Database, open_database
@@ -41,9 +41,9 @@ async def create_key(
     """Make a key for an account, or for a new one of that name. Returns (account id, key)."""
     if new_account is not None:
         account_id = new_id("acct")
-        await store.insert_account(database, account_id, new_account)
+        await insert_account(database, account_id, new_account)
     key = make_key()
-    made = await store.insert_key(
+    made = await insert_key(
         database,
         account_id=account_id,
         id_=new_id("key"),
@@ -88,7 +88,7 @@ def list_(data: Data = DEFAULT_DATA, url: DatabaseUrl = None) -> None:
         table = Table(box=None, padding=(0, 2), header_style="bold")
         for name in ("id", "account", "name", "role", "starts with", "made", "revoked"):
             table.add_column(name, no_wrap=True)
-        for row in await store.list_keys(database):
+        for row in await list_keys(database):
             table.add_row(
                 row["id"],
                 row["account_id"],
@@ -112,7 +112,7 @@ def revoke(
     """End a key. Services believe a key for ten seconds before they look again."""
 
     async def run(database: Database) -> None:
-        if not await store.revoke_key(database, id_):
+        if not await revoke_key(database, id_):
             raise Misconfigured(f"there is no key {id_} in force: `./florin keys list` shows them")
         typer.echo(f"revoked {id_}; it stops working within ten seconds")
 

@@ -1,4 +1,4 @@
-"""Which database an operator's command is meant for."""
+"""Which database and which broker an operator's command is meant for."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.local.instance import read
+from deploy.local.instance import Instance, read
 from shared.errors import Misconfigured
 
 Data = Annotated[
@@ -14,6 +14,9 @@ Data = Annotated[
 ]
 DatabaseUrl = Annotated[
     str | None, typer.Option("--database-url", help="A Postgres URL, in place of --data.")
+]
+AmqpUrl = Annotated[
+    str | None, typer.Option("--amqp-url", help="A RabbitMQ URL, in place of --data.")
 ]
 DEFAULT_DATA = Path(".florin")
 
@@ -23,13 +26,22 @@ def database_url(data: Path, url: str | None) -> str:
 
     Raises Misconfigured when there is none of them.
     """
-    url = url or os.environ.get("FLORIN_DATABASE_URL")
-    if url:
-        return url
+    return url or os.environ.get("FLORIN_DATABASE_URL") or _instance(data, "DATABASE").database_url
+
+
+def amqp_url(data: Path, url: str | None) -> str:
+    """The URL that was given, else FLORIN_AMQP_URL's, else that of the data directory.
+
+    Raises Misconfigured when there is none of them.
+    """
+    return url or os.environ.get("FLORIN_AMQP_URL") or _instance(data, "AMQP").amqp_url
+
+
+def _instance(data: Path, kind: str) -> Instance:
     instance = read(data.resolve())
     if instance is None:
         raise Misconfigured(
-            f"no data directory at {data}: say --data DIR, or --database-url URL, or set"
-            " FLORIN_DATABASE_URL"
+            f"no data directory at {data}: say --data DIR, or --{kind.lower()}-url URL, or set"
+            f" FLORIN_{kind}_URL"
         )
-    return instance.database_url
+    return instance

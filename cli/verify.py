@@ -13,7 +13,14 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from cli import store
+from cli.store.checks import (
+    AGES,
+    CHECKS,
+    count_checked,
+    find_broken,
+    find_oldest,
+    prepare_to_compare,
+)
 from shared.db import Database, open_database
 
 GRACE: Final = 300.0
@@ -39,16 +46,16 @@ async def examine(
 ) -> list[Finding]:
     """Check every rule on one snapshot of `database`; `step` is told of each before it begins."""
     async with database.transaction() as snapshot:
-        await store.prepare_to_compare(snapshot)
+        await prepare_to_compare(snapshot)
         findings = []
-        for check in store.CHECKS:
+        for check in CHECKS:
             step(check.rule)
-            checked = await store.count_checked(snapshot, check, grace)
-            count, offending = await store.find_broken(snapshot, check, grace, SHOWN)
+            checked = await count_checked(snapshot, check, grace)
+            count, offending = await find_broken(snapshot, check, grace, SHOWN)
             findings.append(Finding(check.invariant, check.rule, checked, count, offending))
-        for age in store.AGES:
+        for age in AGES:
             step(age.rule)
-            seconds, id_ = await store.find_oldest(snapshot, age)
+            seconds, id_ = await find_oldest(snapshot, age)
             late = seconds > age.limit
             offending = [(id_ or "", f"for {seconds:.0f} s")] if late else []
             findings.append(Finding(6, age.rule, None, int(late), offending, seconds, age.limit))
@@ -60,7 +67,7 @@ async def verify(url: str, *, as_json: bool, grace: float) -> int:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 120
-    steps = len(store.CHECKS) + len(store.AGES)
+    steps = len(CHECKS) + len(AGES)
     with Progress(console=console, transient=True, disable=as_json) as progress:
         task = progress.add_task("", total=steps)
         database = await open_database(url, service="verify", size=1, wait=5, patient=True)

@@ -69,6 +69,7 @@ class Notifier:
     ) -> None:
         letters = DeadLetters(publisher, NOTIFIER_DEAD)
         self.attempts = attempts
+        self.publisher = publisher
         self.relay = attempts.relay
         self.dispatcher = Dispatcher(
             database, attempts, publisher, places=places, clock=clock.monotonic

@@ -3,11 +3,12 @@
 import contextlib
 from collections.abc import AsyncIterator
 
-from services.notifier.attempts import Attempts
+from services.notifier.attempts import Attempts, utc_now
 from services.notifier.config import NotifierSettings
 from services.notifier.dispatcher import Dispatcher
 from services.notifier.handlers import DeliveryHandler, EventHandler
 from services.notifier.replay import Replayer
+from services.notifier.retention import Pruner
 from services.notifier.sender import open_sender
 from services.notifier.sweeper import Sweeper
 from shared.broker import Consumer
@@ -19,6 +20,8 @@ from shared.repeat import Repeating
 from shared.sealing import Seal
 from shared.topology import NOTIFIER_DEAD, NOTIFIER_DELIVERIES, NOTIFIER_EVENTS
 
+PRUNE_INTERVAL = 600.0
+"""Seconds between looks for what is older than the retention."""
 REPLAY_INTERVAL = 0.5
 """Seconds between steps of replays."""
 RETRY_GRACE = 5.0
@@ -69,6 +72,7 @@ def make_app(settings: NotifierSettings) -> App:
                 retry_grace=RETRY_GRACE,
             )
             replayer = Replayer(base.database, dispatcher)
+            pruner = Pruner(base.database, settings.webhook_retention, utc_now)
             consumers = [
                 Consumer(
                     amqp_url,
@@ -98,6 +102,7 @@ def make_app(settings: NotifierSettings) -> App:
                     events_consumer=consumers[0],
                     deliveries_consumer=consumers[1],
                     replayer=Repeating("replayer", replayer.run, REPLAY_INTERVAL),
+                    pruner=Repeating("pruner", pruner.run, PRUNE_INTERVAL),
                     sweeper=Repeating("sweeper", sweeper.sweep, settings.notifier_sweep_interval),
                 )
             )

@@ -95,7 +95,7 @@ class Attempts:
         now = self.clock()
         verdict: Verdict
         if attempt.abandoned:
-            verdict = Dead("the endpoint was deleted")
+            verdict = Dead(attempt.abandoned)
         else:
             verdict = judge(
                 result,
@@ -133,7 +133,7 @@ class Attempts:
 
     async def _send(self, attempt: Attempt) -> Result:
         if attempt.abandoned:
-            return Result(self.clock(), 0, None, error="the endpoint was deleted", sent=False)
+            return Result(self.clock(), 0, None, error=attempt.abandoned, sent=False)
         try:
             secrets = [self.seal.open(secret) for secret in attempt.secrets]
             custom = json.loads(self.seal.open(attempt.custom_headers or "{}"))

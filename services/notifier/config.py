@@ -32,6 +32,9 @@ class NotifierSettings(Settings):
     """Attempts under way at once, at most."""
     webhook_disable_after: float = Field(default=432_000.0, gt=0)
     """Seconds for which an endpoint may fail before it is disabled: 5 days."""
+    webhook_retention: float = Field(default=7_776_000.0, ge=0)
+    """Seconds for which events, deliveries and attempts are kept: 90 days; 0 for ever. What is
+    still to be delivered is kept however old it is."""
     webhook_allowed_networks: Annotated[
         tuple[Network, ...], NoDecode, BeforeValidator(_networks)
     ] = ()

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from cli import store
 from cli.keys import Role, create_key
+from cli.store.keys import insert_key
 from services.api.auth import Authenticator, Caller
 from services.api.errors import Problem
 from shared.api_keys import hash_key
@@ -66,7 +66,7 @@ async def test_of_two_keys_that_start_alike_each_opens_its_own_account(
     for name in ("one", "two"):
         account, _ = await create_key(database, account_id="", new_account=name, role=Role.SECRET)
         key = f"sk_alike_alike_alike_alike_{name}"
-        await store.insert_key(
+        await insert_key(
             database,
             account_id=account,
             id_=f"key_{name}",

@@ -1,12 +1,14 @@
 """`./florin verify` finds whatever breaks a rule, and nothing where none is broken."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from cli.verify import examine
 from services.api.store.refunds import reserve_refunds
+from services.notifier.store.retention import mark_pruned
 from services.processor.gateways.base import Declined
 from shared.broker import Publisher
 from shared.db import Database
@@ -121,7 +123,10 @@ OLD_MESSAGE = """
         ),
         (STRAY_EVENT, "exactly one event"),
         (OLD_ENDPOINT, "has a delivery for each endpoint"),
-        (STRAY_DELIVERY, "numbered without gaps"),
+        ("DELETE FROM events WHERE sequence = 3", "events are numbered without gaps"),
+        ("UPDATE event_sequences SET last = last + 1", "events are numbered without gaps"),
+        ("DELETE FROM event_sequences", "events are numbered without gaps"),
+        (STRAY_DELIVERY, "attempts are numbered without gaps"),
         (OLD_DELIVERY, "longest overdue delivery"),
         (OLD_MESSAGE, "oldest unpublished message"),
     ],
@@ -132,6 +137,43 @@ async def test_damage_is_found(damage: str, rule: str, filled: Database) -> None
     await filled.execute(damage)
     broken = await broken_rules(filled)
     assert any(rule in found for found in broken), broken
+
+
+async def test_what_retention_has_forgotten_is_not_missed(filled: Database) -> None:
+    await filled.execute("UPDATE payments SET processed_at = now() - interval '91 days'")
+    await filled.execute("UPDATE refunds SET processed_at = now() - interval '91 days'")
+    await filled.execute("UPDATE events SET created_at = now() - interval '91 days'")
+    month_old = datetime.now(UTC) - timedelta(days=30)
+    await mark_pruned(filled, month_old)
+    await filled.execute("DELETE FROM events WHERE sequence BETWEEN 3 AND 20")
+    assert await broken_rules(filled) == set()
+    await filled.execute("UPDATE payments SET processed_at = now() WHERE status = 'completed'")
+    assert await broken_rules(filled) == {"an outcome has exactly one event that says so"}
+
+
+async def test_a_long_backlog_is_no_fault_while_somebody_works_on_it(filled: Database) -> None:
+    await subscribe(filled, "http://127.0.0.1:1/")
+    await filled.execute("UPDATE webhook_endpoints SET id = 'we_x'")
+    await filled.execute(
+        """
+        INSERT INTO deliveries (account_id, id, event_id, endpoint_id, status, attempts,
+                                next_attempt_at)
+        SELECT 'acct_default', 'dlv_' || n, 'evt_' || n, 'we_x', 'retrying', 1,
+               now() - interval '1 hour'
+          FROM generate_series(1, 3) AS n
+        """
+    )
+    await filled.execute(
+        """
+        INSERT INTO delivery_attempts (account_id, delivery_id, number, started_at)
+        SELECT account_id, id, 1, now() - interval '1 minute' FROM deliveries
+        """
+    )
+    assert await broken_rules(filled) == set()
+    await filled.execute("UPDATE delivery_attempts SET started_at = now() - interval '11 minutes'")
+    assert await broken_rules(filled) == {
+        "longest overdue delivery to an endpoint that is sent nothing"
+    }
 
 
 async def test_work_that_waits_too_long_is_found(filled: Database) -> None:

@@ -31,8 +31,8 @@ class Attempt:
     """Sealed JSON of names and values."""
     failing_since: datetime | None
     """The endpoint's first failure since its last success."""
-    abandoned: bool
-    """Its endpoint was deleted, and this is no first attempt: it is not made."""
+    abandoned: str | None
+    """Why it is not made, if it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,8 @@ async def claim_attempts(
         ), due AS (
             SELECT d.account_id, d.id, d.status, d.attempts, d.lease_until, d.updated_at,
                    e.disabled_at IS NOT NULL AND e.deleted_at IS NULL AS disabled,
-                   e.deleted_at IS NOT NULL AND d.status <> 'pending' AS abandoned,
+                   CASE WHEN e.deleted_at IS NOT NULL AND d.status <> 'pending'
+                        THEN 'the endpoint was deleted' END AS abandoned,
                    e.url, e.custom_headers, e.failing_since,
                    ARRAY[e.secret] || CASE WHEN e.previous_secrets_until > now()
                                            THEN e.previous_secrets ELSE '{}' END AS secrets
@@ -98,9 +99,13 @@ async def claim_attempts(
                       deliveries.attempts AS number, deliveries.event_id, deliveries.endpoint_id,
                       url, secrets, custom_headers, failing_since, abandoned
         )
-        SELECT claimed.*, events.body
+        SELECT claimed.account_id, delivery_id, number, claimed.event_id, claimed.endpoint_id,
+               url, secrets, custom_headers, failing_since, coalesce(events.body, '') AS body,
+               CASE WHEN events.id IS NULL THEN 'its event was pruned' ELSE abandoned END
+               AS abandoned
           FROM claimed
-          JOIN events ON events.account_id = claimed.account_id AND events.id = claimed.event_id
+          LEFT JOIN events
+            ON events.account_id = claimed.account_id AND events.id = claimed.event_id
         """,
         [item.account_id for item in items],
         [item.id for item in items],

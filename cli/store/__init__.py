@@ -1,0 +1,1 @@
+"""The statements of operators' commands, which see all accounts."""

@@ -1,0 +1,54 @@
+"""Retention: events, their deliveries and attempts are kept for a while, and then forgotten.
+
+What is still to be delivered is kept however old it is; payments, refunds and the ledger always.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from services.notifier.store.retention import (
+    list_accounts,
+    mark_pruned,
+    prune_events,
+    prune_replays,
+)
+from shared.db import Database
+
+log = structlog.get_logger()
+
+AT_ONCE: Final = 500
+
+
+class Pruner:
+    """Forgets what is older than `retention` seconds; nothing when that is 0."""
+
+    def __init__(self, database: Database, retention: float, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._retention = retention
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Forget all that is old enough."""
+        if not self._retention:
+            return
+        before = self._clock() - timedelta(seconds=self._retention)
+        await mark_pruned(self._database, before)  # first: whoever verifies must not miss them
+        for account_id in await list_accounts(self._database):
+            await self._prune(account_id, before)
+        await prune_replays(self._database, before)
+
+    async def _prune(self, account_id: str, before: datetime) -> None:
+        after, total = "", 0
+        while True:
+            last, deleted = await prune_events(
+                self._database, account_id, after=after, before=before, limit=AT_ONCE
+            )
+            total += deleted
+            if last is None:
+                break
+            after = last
+        if total:
+            log.info("events_pruned", account_id=account_id, events=total)
