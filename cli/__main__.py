@@ -1,6 +1,7 @@
 """`./florin COMMAND`: what operators and developers type."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Annotated
 import typer
 
 from cli import dead_letters, keys
+from cli.listen import Listening
+from cli.listen import listen as run_listen
 from cli.target import DEFAULT_DATA, Data, DatabaseUrl, database_url
 from cli.up import Options
 from cli.up import up as run_up
@@ -82,6 +85,35 @@ def verify(
 ) -> None:
     """Prove on a live system that no cent is lost. Exit status 1 when a rule is broken."""
     raise typer.Exit(asyncio.run(run_verify(database_url(data, url), as_json=as_json, grace=grace)))
+
+
+@app.command()
+def listen(
+    *,
+    forward_to: Annotated[str, typer.Option(help="Where events are posted, as webhooks are.")],
+    events: Annotated[
+        list[str] | None, typer.Option(help="Types to forward, separated by commas; all if none.")
+    ] = None,
+    url: Annotated[str, typer.Option(help="Florin's API.")] = "http://127.0.0.1:8080",
+    after: Annotated[
+        int | None, typer.Option(help="Begin behind the event of this number, not now.")
+    ] = None,
+) -> None:
+    """Forward the account's events to a server on this machine, signed, as they happen.
+
+    FLORIN_API_KEY is the account's key, not needed for `./florin up`. FLORIN_LISTEN_SECRET is the
+    secret that signs; when it is not set, one is made and shown.
+    """
+    types = [type_ for listed in events or () for type_ in listed.split(",") if type_]
+    listening = Listening(
+        url=url.rstrip("/"),
+        forward_to=forward_to,
+        types=types,
+        after=after,
+        key=os.environ.get("FLORIN_API_KEY"),
+        secret=os.environ.get("FLORIN_LISTEN_SECRET"),
+    )
+    raise typer.Exit(asyncio.run(run_listen(listening)))
 
 
 @app.command(context_settings=PASS_ON)

@@ -12,7 +12,7 @@ from services.api.accept import Acceptor
 from services.api.auth import Authenticator
 from services.api.config import ApiSettings, is_loopback
 from services.api.context import CONTEXT, MAX_BODY, Context
-from services.api.gate import MOUNTS, make_gate
+from services.api.gate import MOUNTS, make_dresser, make_gate
 from services.api.once import forget_old_answers
 from services.api.openapi import describe
 from services.api.rate_limit import RateLimiter
@@ -85,12 +85,14 @@ def make_web(settings: ApiSettings, context: Context) -> web.Application:
     mounted = [(op, op.path) for op in PROBES]
     mounted += [(op, mount + op.path) for mount in MOUNTS for op in (*PROBES, *OPERATIONS)]
     open_paths = {path for op, path in mounted if op.open} | set(documentation.PATHS)
+    limiter = RateLimiter(settings.rate_limit, settings.rate_burst)
     gate = make_gate(
         Authenticator(context.database, local=settings.auth == "local"),
-        RateLimiter(settings.rate_limit, settings.rate_burst),
+        limiter,
         frozenset(open_paths),
     )
     app = web.Application(middlewares=[gate], client_max_size=MAX_BODY)
+    app.on_response_prepare.append(make_dresser(limiter))
     app[CONTEXT] = context
     routes = [(op.method, path, op.handler) for op, path in mounted]
     spec = describe((*OPERATIONS, *PROBES))

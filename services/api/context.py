@@ -29,7 +29,7 @@ M = TypeVar("M", bound=Request)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """Everything that a handler needs, built in app.py."""
 
@@ -41,6 +41,8 @@ class Context:
     lifecycle: Lifecycle
     started_at: float
     """Monotonic seconds."""
+    streams: int = 0
+    """Streams of events that are open."""
 
 
 CONTEXT: Final = web.AppKey("context", Context)

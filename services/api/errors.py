@@ -72,7 +72,8 @@ def unavailable(message: str, retry_after: int, *, again: bool = True) -> Proble
 def from_validation(error: ValidationError, known: list[str]) -> Problem:
     """The first problem that pydantic found, in our words."""
     first = error.errors(include_url=False, include_input=False)[0]
-    location = [str(part) for part in first["loc"]]
+    # What is wrong with a name is said of what it names.
+    location = [str(part) for part in first["loc"] if part != "[key]"]
     param = location[0] + "".join(f"[{part}]" for part in location[1:]) if location else None
     match first["type"]:
         case "missing":

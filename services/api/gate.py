@@ -4,7 +4,7 @@ Request id → origin → key → rate limit → handler → headers; and every 
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 import structlog
@@ -24,6 +24,7 @@ from shared.ids import new_id
 log = structlog.get_logger()
 
 CALLER: Final = web.RequestKey("caller", Caller)
+_VERDICT: Final = web.RequestKey("verdict", Verdict)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 MOUNTS: Final = ("/api/v1", "/v1")
 """Where the same resources are found: at ours, and where Stripe's clients look."""
@@ -38,28 +39,36 @@ def make_gate(
     async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.monotonic()
         request_id = request[REQUEST_ID] = new_id("req")
-        verdict: Verdict | None = None
         try:
             authenticator.check_origin(request.headers)
             if request.path not in open_paths:
                 caller = await authenticator.authenticate(request.headers, started)
                 request[CALLER] = caller
-                verdict = limiter.take(_user(request, caller), started)
+                verdict = request[_VERDICT] = limiter.take(_user(request, caller), started)
                 _require_token(verdict)
             response = await handler(request)
         except Exception as error:
             response = errors.respond(_as_problem(error, request), request_id)
-        headers = response.headers
-        headers["Request-Id"] = request_id
-        headers["Server"] = "florin"
-        if verdict is not None:
-            headers["RateLimit"] = field(verdict)
-            headers["RateLimit-Policy"] = limiter.policy
         metrics.REQUESTS.labels(request.method, response.status).inc()
         metrics.REQUEST_SECONDS.labels(request.method).observe(time.monotonic() - started)
         return response
 
     return gate
+
+
+def make_dresser(limiter: RateLimiter) -> Callable[..., Awaitable[None]]:
+    """What gives every response its headers, before the first byte of it leaves."""
+
+    async def dress(request: web.Request, response: web.StreamResponse) -> None:
+        headers = response.headers
+        headers["Request-Id"] = request[REQUEST_ID]
+        headers["Server"] = "florin"
+        verdict = request.get(_VERDICT)
+        if verdict is not None:
+            headers["RateLimit"] = field(verdict)
+            headers["RateLimit-Policy"] = limiter.policy
+
+    return dress
 
 
 def _user(request: web.Request, caller: Caller) -> str:

@@ -120,6 +120,7 @@ EventType = Annotated[
 ]
 Flag = Annotated[bool, BeforeValidator(_is_flag)]
 Moment = Annotated[int, Field(ge=0, le=4_102_444_800), BeforeValidator(is_whole)]
+Sequence = Annotated[int, Field(ge=0, le=2**63 - 1), BeforeValidator(is_whole)]
 Limit = Annotated[int, Field(ge=1, le=100), BeforeValidator(is_whole)]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=40), BeforeValidator(is_text)]
 MetadataValue = Annotated[str, Field(max_length=500), BeforeValidator(is_text)]
@@ -291,6 +292,14 @@ class ListEvents(TimedPage):
 
     type: EventType | None = None
     types: Annotated[Listed[EventType], Field(min_length=1, max_length=20)] | None = None
+
+
+class StreamEvents(Request):
+    """The query of `GET /events/stream`: events behind the one numbered `after`; from now on, when
+    neither it nor a Last-Event-ID says where to begin."""
+
+    types: Annotated[Listed[EventType], Field(min_length=1, max_length=20)] | None = None
+    after: Sequence | None = None
 
 
 class ListBalanceTransactions(TimedPage):

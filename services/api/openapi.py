@@ -166,10 +166,11 @@ def _plain(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any
 
 
 def _responses(operation: Operation, by_type: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    text = "text/event-stream" if operation.stream else "text/plain"
     content: dict[str, Any] = (
         {"application/json": {"schema": by_type[operation.answer]}}
         if operation.answer is not None
-        else {"text/plain": {"schema": {"type": "string"}}}
+        else {text: {"schema": {"type": "string"}}}
     )
     responses: dict[str, Any] = {
         str(operation.status): {"description": "Done.", "content": content}

@@ -24,6 +24,8 @@ class Operation:
     status: int = 200
     body: type[Request] | None = None
     query: type[Request] | None = None
+    stream: bool = False
+    """Server-sent events, until the client has enough."""
     open: bool = False
     """Without a key and without a limit."""
 

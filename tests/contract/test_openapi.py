@@ -132,6 +132,7 @@ async def test_generated_requests_find_no_fault_and_no_undocumented_answer(
         "--generation-deterministic",
         "--max-failures=5",
         "--workers=2",
+        "--exclude-path=/events/stream",  # its answer has no end
         cwd=tmp_path,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -142,7 +143,7 @@ async def test_generated_requests_find_no_fault_and_no_undocumented_answer(
         if process.returncode is None:
             process.kill()
     assert process.returncode == 0, output.decode()
-    assert f"Tested: {len(OPERATIONS) + len(PROBES)}" in output.decode()
+    assert f"Tested: {len(OPERATIONS) + len(PROBES) - 1}" in output.decode()
 
     async def settled() -> bool:
         return not await database.fetchval(

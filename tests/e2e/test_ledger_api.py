@@ -171,7 +171,7 @@ async def test_no_route_shows_anything_of_another_account(
     _, key = await create_key(database, account_id="", new_account="Other", role=Role.SECRET)
     foreign = {"Authorization": f"Bearer {key}"}
     walked = set()
-    for operation in OPERATIONS:
+    for operation in (op for op in OPERATIONS if not op.stream):
         name = operation.path.split("/")[1]
         path = "/v1" + operation.path.replace("{id}", own.get(name, ""))
         if operation.method == "POST" and "{id}" not in operation.path:
@@ -193,7 +193,7 @@ async def test_no_route_shows_anything_of_another_account(
         async with http.post("/v1/refunds", headers=foreign, json={named: paid[0]}) as response:
             answer = await response.json()
         assert (response.status, answer["error"]["param"]) == (404, named)
-    assert len(walked) == len(OPERATIONS) - 4, "all but those that make something"
+    assert len(walked) == len(OPERATIONS) - 5, "all but those that make something, and the stream"
     for name, id_ in own.items():  # and all of it is still there for its owner
         assert (await get(http, f"/v1/{name}/{id_}"))[0] == 200
 

@@ -1,17 +1,36 @@
 """/events: what happened, as it was told to whoever subscribed."""
 
+import asyncio
 import json
+import time
+from collections.abc import Sequence
 from typing import Final
 
 from aiohttp import web
 
-from services.api.context import CONTEXT, answer, page, path_id, read_query, span_of
-from services.api.errors import not_found
+from services.api.codes import Code
+from services.api.context import CONTEXT, Context, answer, page, path_id, read_query, span_of
+from services.api.errors import invalid, not_found, unavailable
 from services.api.gate import CALLER
-from services.api.models import ListEvents, Retrieve
+from services.api.models import ListEvents, Retrieve, StreamEvents
 from services.api.objects import EventObject, Listing
 from services.api.operation import Operation
-from services.api.store.events import find_event, list_events
+from services.api.store.events import (
+    find_event,
+    last_sequence,
+    list_events,
+    list_events_after,
+)
+from shared.errors import Transient
+from shared.lifecycle import Phase
+
+MOST_STREAMS: Final = 100
+"""Streams that one process serves at once."""
+LOOK_EVERY: Final = 0.25
+"""Seconds between looks for events, for each stream."""
+PING_AFTER: Final = 15.0
+"""Seconds of silence after which a proxy, and the client, are told that all is well."""
+AT_ONCE: Final = 100
 
 
 def event_object(found: tuple[str, int]) -> EventObject:
@@ -45,7 +64,77 @@ async def list_(request: web.Request) -> web.Response:
     return page("/v1/events", query, found, event_object)
 
 
+async def stream(request: web.Request) -> web.StreamResponse:
+    """Events as they happen, as server-sent events.
+
+    Each has its number as id, so that a client that was cut off goes on where it was; its type as
+    event; and as data the bytes that webhooks carry. The first, `ready`, says where it begins.
+    """
+    query = read_query(request, StreamEvents)
+    context, account_id = request.app[CONTEXT], request[CALLER].account_id
+    last = await _where_to_begin(request, query)
+    if context.streams >= MOST_STREAMS:
+        raise unavailable(f"{MOST_STREAMS} streams are open here; try again later.", 30)
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",  # proxies buffer what they are not told to pass on
+        }
+    )
+    context.streams += 1
+    try:
+        await response.prepare(request)
+        await response.write(f"event: ready\nid: {last}\ndata: {{}}\n\n".encode())
+        await _tell(response, context, account_id, last, query.types)
+    except (ConnectionError, Transient):
+        pass  # the client has enough, or comes again with the number that it has seen
+    finally:
+        context.streams -= 1
+    return response
+
+
+async def _where_to_begin(request: web.Request, query: StreamEvents) -> int:
+    seen = request.headers.get("Last-Event-ID", "")
+    if seen:
+        if not seen.isascii() or not seen.isdecimal() or len(seen) > 18:
+            raise invalid(
+                Code.PARAMETER_INVALID,
+                "Last-Event-ID must be the number of an event.",
+                "Last-Event-ID",
+            )
+        return int(seen)
+    if query.after is not None:
+        return query.after
+    return await last_sequence(request.app[CONTEXT].database, request[CALLER].account_id)
+
+
+async def _tell(
+    response: web.StreamResponse,
+    context: Context,
+    account_id: str,
+    last: int,
+    types: Sequence[str] | None,
+) -> None:
+    """Write events until the client goes, or the service drains."""
+    quiet_since = time.monotonic()
+    while context.lifecycle.phase is not Phase.DRAINING:
+        found = await list_events_after(context.database, account_id, last, limit=AT_ONCE)
+        wanted = [event for event in found if types is None or event[1] in types]
+        if wanted:
+            told = (f"event: {t}\nid: {n}\ndata: {body}\n\n" for n, t, body in wanted)
+            await response.write("".join(told).encode())
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since > PING_AFTER:
+            await response.write(b": still here\n\n")
+            quiet_since = time.monotonic()
+        last = found[-1][0] if found else last
+        if len(found) < AT_ONCE:
+            await asyncio.sleep(LOOK_EVERY)
+
+
 OPERATIONS: Final = (
     Operation("GET", "/events", list_, Listing[EventObject], query=ListEvents),
+    Operation("GET", "/events/stream", stream, None, query=StreamEvents, stream=True),
     Operation("GET", "/events/{id}", retrieve, EventObject, query=Retrieve),
 )

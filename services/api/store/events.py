@@ -33,3 +33,34 @@ async def find_event(database: Database, account_id: str, id_: str) -> tuple[str
         id_,
     )
     return (row["body"], row["pending"]) if row else None
+
+
+async def last_sequence(database: Database, account_id: str) -> int:
+    """The number of an account's newest event; 0 when it has none."""
+    found = await database.fetchval(
+        "SELECT last FROM event_sequences WHERE account_id = $1", account_id
+    )
+    return found or 0
+
+
+async def list_events_after(
+    database: Database, account_id: str, sequence: int, *, limit: int
+) -> list[tuple[int, str, str]]:
+    """An account's events behind a number, in order: (number, type, body).
+
+    Numbers are given in the order of commits, so that nothing appears later behind a number that
+    was seen.
+    """
+    rows = await database.fetch(
+        """
+        SELECT sequence, type, body
+          FROM events
+         WHERE account_id = $1 AND sequence > $2
+         ORDER BY sequence
+         LIMIT $3
+        """,
+        account_id,
+        sequence,
+        limit,
+    )
+    return [(row["sequence"], row["type"], row["body"]) for row in rows]
