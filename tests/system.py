@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,15 @@ class Urls:
 class System:
     """The services, by name, each kept running by the supervisor."""
 
-    def __init__(self, urls: Urls, directory: Path, **settings: str) -> None:
+    def __init__(
+        self,
+        urls: Urls,
+        directory: Path,
+        commands: Mapping[str, list[str]] | None = None,
+        **settings: str,
+    ) -> None:
+        """`commands` take the place of those that run a service, by its name."""
+        self._commands = commands or {}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._urls = urls
@@ -96,7 +104,8 @@ class System:
             "FLORIN_API_PORT": str(self.port),
             "FLORIN_PROBE_PORT": str(probe_port),
         }
-        command = Command(name, [sys.executable, "-m", f"services.{name}"], environment, ROOT)
+        arguments = self._commands.get(name, [sys.executable, "-m", f"services.{name}"])
+        command = Command(name, arguments, environment, ROOT)
         return Supervised(
             command,
             lambda: _is_ready(f"http://127.0.0.1:{probe_port}/ready"),

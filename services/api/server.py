@@ -9,6 +9,7 @@ from aiohttp import web
 
 from services.api.codes import Code
 from services.api.errors import invalid, respond
+from services.api.gate import REQUEST_ID
 from shared.errors import Misconfigured
 from shared.ids import new_id
 
@@ -80,8 +81,6 @@ async def answer_expectation(request: web.Request) -> web.StreamResponse | None:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # the answer proper is still to come
         return None
-    request_id = new_id("req")
+    request_id = request[REQUEST_ID] = new_id("req")
     problem = invalid(Code.EXPECTATION_FAILED, "Only `Expect: 100-continue` is met.", None, 417)
-    response = respond(problem, request_id)
-    response.headers["Request-Id"] = request_id
-    return response
+    return respond(problem, request_id)
