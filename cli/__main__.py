@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from bench import commands as bench
 from cli import dead_letters, keys
 from cli.listen import Listening
 from cli.listen import listen as run_listen
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(bench.app, name="bench")
 
 
 @app.command()

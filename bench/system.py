@@ -1,0 +1,65 @@
+"""A private system for one measurement: `./florin up` in a directory of its own."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from deploy.local.instance import read
+from shared.errors import Misconfigured
+
+ROOT: Final = Path(__file__).parent.parent
+START_TIMEOUT: Final = 300.0
+"""Seconds; the first start on a machine may install Postgres and RabbitMQ."""
+SETTINGS: Final = {
+    "FLORIN_RATE_LIMIT": "1000000",
+    "FLORIN_RATE_BURST": "1000000",
+    "FLORIN_SANDBOX_LATENCY_MIN": "0",
+    "FLORIN_SANDBOX_LATENCY_MAX": "0.02",
+}
+"""What a measurement changes: one client may send all, and the gateway answers fast."""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A running system."""
+
+    url: str
+    database_url: str
+
+
+@contextlib.asynccontextmanager
+async def private_system(settings: Mapping[str, str]) -> AsyncIterator[System]:
+    """The system, for the length of the block, with `settings` besides those of a measurement.
+
+    Raises Misconfigured with what it said when it does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="florin-bench-") as directory:
+        data = Path(directory)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "cli", "up", "--quiet", "--port", "0", "--data", directory,
+            cwd=ROOT,
+            env={**os.environ, **SETTINGS, **settings},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                said = (await process.stdout.readline()).decode().strip()
+            if not said.startswith("http"):
+                rest = (await process.stdout.read()).decode()
+                raise Misconfigured(f"the system did not start: {said}\n{rest}".rstrip())
+            instance = read(data)
+            assert instance is not None  # noqa: S101 - it runs
+            yield System(said, instance.database_url)
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+            await process.wait()
