@@ -13,6 +13,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 SETTING: Final = "FLORIN_WEBHOOK_ALLOWED_NETWORKS"
+PLAIN_SETTING: Final = "FLORIN_WEBHOOK_ALLOW_HTTP"
 
 _PUBLIC_V6: Final = ipaddress.ip_network("2000::/3")
 """All that is assigned for the public internet (RFC 4291)."""
@@ -33,12 +34,22 @@ _NOT_PUBLIC: Final = tuple(
 )
 
 
-def refusal(address: str, allowed: Sequence[Network]) -> str | None:
-    """Why a webhook may not reach `address`, naming the setting that would let it; or None."""
+def refusal(address: str, allowed: Sequence[Network], *, plain: bool = False) -> str | None:
+    """Why a webhook may not reach `address`, naming the setting that would let it; or None.
+
+    `plain` is http, which anybody on the way can read: only for networks that are allowed.
+    """
     found = ipaddress.ip_address(address.partition("%")[0])
     reached = _unwrapped(found)
-    if _within(reached, allowed) or (_is_public(reached) and not _within(reached, _NOT_PUBLIC)):
+    if _within(reached, allowed):
         return None
+    if _is_public(reached) and not _within(reached, _NOT_PUBLIC):
+        if not plain:
+            return None
+        return (
+            f"the address {found} is public and the URL is http, which anybody on the way can read:"
+            f" use https, or set {PLAIN_SETTING}=true"
+        )
     return (
         f"the address {found} is not public; to send webhooks there, add its network to {SETTING}"
     )

@@ -41,6 +41,7 @@ def make_app(settings: NotifierSettings) -> App:
                     timeout=settings.webhook_timeout,
                     allowed=settings.webhook_allowed_networks,
                     connections=settings.webhook_in_flight,
+                    allow_http=settings.webhook_allow_http,
                 )
             )
             attempts = Attempts(
@@ -53,7 +54,11 @@ def make_app(settings: NotifierSettings) -> App:
                 disable_after=settings.webhook_disable_after,
             )
             dispatcher = Dispatcher(
-                base.database, attempts, base.publisher, places=settings.webhook_in_flight
+                base.database,
+                attempts,
+                base.publisher,
+                places=settings.webhook_in_flight,
+                backlog_rate=settings.webhook_backlog_rate,
             )
             dead_letters = DeadLetters(base.publisher, NOTIFIER_DEAD)
             events = EventHandler(base.database, dispatcher, dead_letters)

@@ -30,6 +30,8 @@ class NotifierSettings(Settings):
     """Seconds for one attempt: name look-up, connection, request and response together."""
     webhook_in_flight: int = Field(default=256, ge=1)
     """Attempts under way at once, at most."""
+    webhook_backlog_rate: float = Field(default=200.0, gt=0)
+    """Attempts a second, at most, at what endpoints did not take before, while there is news."""
     webhook_disable_after: float = Field(default=432_000.0, gt=0)
     """Seconds for which an endpoint may fail before it is disabled: 5 days."""
     webhook_retention: float = Field(default=7_776_000.0, ge=0)
@@ -38,7 +40,10 @@ class NotifierSettings(Settings):
     webhook_allowed_networks: Annotated[
         tuple[Network, ...], NoDecode, BeforeValidator(_networks)
     ] = ()
-    """Networks that webhooks may reach although they are not public, such as `10.0.0.0/8`."""
+    """Networks that webhooks may reach although they are not public, such as `10.0.0.0/8`; and by
+    http, too."""
+    webhook_allow_http: bool = False
+    """Whether webhooks may go to public addresses by http, where anybody on the way reads them."""
     lost_after: float = Field(default=60.0, gt=0)
     """Seconds after which an event or delivery that no queue brings is looked after anyway."""
     notifier_sweep_interval: float = Field(default=5.0, gt=0)

@@ -19,9 +19,11 @@ import structlog
 
 from services.notifier.attempts import Attempts
 from services.notifier.lane import Lane
+from services.notifier.pace import Pace
 from services.notifier.policy import Delivered
 from services.notifier.store.backlog import defer, find_due
 from services.notifier.store.opening import Target
+from services.notifier.window import QUICK, RESERVED
 from shared import metrics
 from shared.batcher import Batcher
 from shared.broker import Outgoing, Publisher
@@ -41,7 +43,8 @@ EARLY: Final = 0.005
 
 
 class Dispatcher:
-    """The lanes, and the attempts that are under way: at most `places`."""
+    """The lanes, and the attempts that are under way: at most `places`, and from the backlog, while
+    there is news, at most `backlog_rate` a second."""
 
     def __init__(
         self,
@@ -50,11 +53,13 @@ class Dispatcher:
         publisher: Publisher,
         *,
         places: int,
+        backlog_rate: float = 200.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._attempts = attempts
         self._publisher = publisher
         self._places = self._free = places
+        self._reserved = int(RESERVED * places)
         self._clock = clock
         self._lanes: dict[Item, Lane] = {}
         self._ready: dict[Item, Lane] = {}
@@ -67,6 +72,8 @@ class Dispatcher:
             lambda asked: _pull(database, asked), max_size=100
         )
         self._timers = 0
+        self._coming_back = False
+        self._pace = Pace(backlog_rate)
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
 
@@ -84,6 +91,7 @@ class Dispatcher:
             if target.status is not DeliveryStatus.PENDING:
                 self._fall_behind(lane)
             elif lane.offer(target.item):
+                self._pace.news(self._clock())
                 self._ready[lane.endpoint] = lane
             else:
                 turned_away.append(target)
@@ -139,6 +147,9 @@ class Dispatcher:
         self.wake(endpoint)
         self._changed.set()
 
+    def _free_for(self, lane: Lane) -> int:
+        return self._free if lane.quick else self._free - self._reserved
+
     def _fall_behind(self, lane: Lane) -> None:
         lane.behind = True
         self._hungry[lane.endpoint] = lane
@@ -150,7 +161,13 @@ class Dispatcher:
         now, passed_by = self._clock(), 0
         while self._free > 0 and passed_by < len(self._ready):
             lane = self._ready.pop(next(iter(self._ready)))
-            item = lane.take(now, self._free)
+            backlogged = len(lane.backlog)
+            held_up = bool(backlogged) and self._pace.wait(now) > 0
+            item = lane.take(now, self._free_for(lane), backlog=not held_up)
+            if len(lane.backlog) < backlogged:
+                self._pace.begun(now)
+            elif held_up:
+                self._come_back(self._pace.wait(now))
             if lane.waits:
                 self._ready[lane.endpoint] = lane
                 passed_by += 1
@@ -159,12 +176,22 @@ class Dispatcher:
                 self._free -= 1
                 self._spawn(self._attempt(lane, item, now))
         for lane in self._hungry.values():
-            wanted = lane.wants(now, self._free)
+            wanted = lane.wants(now, self._free_for(lane))
             if wanted:
                 lane.behind, lane.pulling = False, True
                 self._spawn(self._pull(lane, wanted))
         self._hungry.clear()
         metrics.WEBHOOKS_UNDER_WAY.set(self._places - self._free)
+
+    def _come_back(self, after: float) -> None:
+        """Pump once more when the pace of the backlog allows it."""
+        if not self._coming_back:
+            self._coming_back = True
+            asyncio.get_running_loop().call_later(after, self._resume)
+
+    def _resume(self) -> None:
+        self._coming_back = False
+        self._pump()
 
     async def _attempt(self, lane: Lane, item: Item, began: float) -> None:
         judged = None
@@ -191,6 +218,7 @@ class Dispatcher:
     def _learn(self, lane: Lane, success: bool, began: float) -> None:
         """What an outcome says about its endpoint."""
         now, was_closed = self._clock(), lane.breaker.closed
+        lane.quick = success and now - began <= QUICK
         if success:
             lane.breaker.succeeded()
             lane.window.succeeded(lane.in_flight + 1)

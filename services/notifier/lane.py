@@ -36,6 +36,8 @@ class Lane:
     pulling: bool = False
     window: Window = field(default_factory=Window)
     breaker: Breaker = field(default_factory=Breaker)
+    quick: bool = False
+    """Whether its last attempt was taken, and within a moment."""
     _firsts: int = 0
 
     def offer(self, item: Item) -> bool:
@@ -66,22 +68,22 @@ class Lane:
             return 1
         return 2 * int(self.window.size) if self.window.allows(self.in_flight, free) else 0
 
-    def take(self, now: float, free: int) -> Item | None:
-        """The next delivery to attempt, when one may be; it counts as under way."""
+    def take(self, now: float, free: int, *, backlog: bool = True) -> Item | None:
+        """The next delivery to attempt, when one may be; it counts as under way. One from the
+        backlog only where `backlog` says so."""
+        may_retry = bool(self.backlog) and backlog
         if not (
-            self.waits
+            (self.first or may_retry)
             and self.breaker.allows(self.in_flight, now)
             and self.window.allows(self.in_flight, free)
         ):
             return None
-        if self.first and (not self.backlog or self._firsts < FIRST_PER_RETRY):
-            self._firsts += 1
-            item = self.first.popleft()
-        else:
-            self._firsts = 0
-            item = self.backlog.popleft()
         self.in_flight += 1
-        return item
+        if self.first and (not may_retry or self._firsts < FIRST_PER_RETRY):
+            self._firsts += 1
+            return self.first.popleft()
+        self._firsts = 0
+        return self.backlog.popleft()
 
     def finished(self, item: Item) -> None:
         """An attempt has ended, however."""

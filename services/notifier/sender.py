@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -31,10 +32,14 @@ class AddressRefused(OSError):  # noqa: N818 - it says what happened
 
 
 class Sender:
-    """Sends attempts through one pool of kept-alive connections."""
+    """Sends attempts through pools of kept-alive connections: one for https, and one for http,
+    which reaches less."""
 
-    def __init__(self, session: aiohttp.ClientSession, timeout: float) -> None:
-        self._session = session
+    def __init__(
+        self, secure: aiohttp.ClientSession, plain: aiohttp.ClientSession, timeout: float
+    ) -> None:
+        self._secure = secure
+        self._plain = plain
         self._timeout = timeout
 
     async def send(self, attempt: Attempt, custom: Mapping[str, str]) -> Result:
@@ -50,7 +55,7 @@ class Sender:
         except TimeoutError:
             error = f"no complete answer within {self._timeout:g} s"
         except Exception as fault:
-            if self._session.closed:
+            if self._secure.closed:
                 raise  # we are stopping: that is no outcome, and the lease will run out
             error = _explain(fault)
         return Result(
@@ -81,9 +86,11 @@ class Sender:
             stop=tenacity.stop_after_attempt(2),
             reraise=True,
         )
+        is_plain = attempt.url.lower().startswith("http:")
+        session = self._plain if is_plain else self._secure
         async for attempt_at_connecting in retrying:
             with attempt_at_connecting:
-                async with self._session.post(
+                async with session.post(
                     attempt.url, data=body, headers=headers, allow_redirects=False
                 ) as response:
                     retry_after = None
@@ -127,28 +134,39 @@ def _explain(fault: Exception) -> str:
 
 @contextlib.asynccontextmanager
 async def open_sender(
-    *, timeout: float, allowed: Sequence[Network], connections: int
+    *, timeout: float, allowed: Sequence[Network], connections: int, allow_http: bool = False
 ) -> AsyncIterator[Sender]:
-    """A sender with at most `connections` connections that reach public addresses, and those of
-    the networks `allowed`."""
+    """A sender with at most `connections` connections that reach public addresses by https, and
+    those of the networks `allowed` also by http; by http all of them where `allow_http` is set."""
+    async with (
+        _session(connections, partial(_vetted_socket, allowed, False)) as secure,
+        _session(connections, partial(_vetted_socket, allowed, not allow_http)) as plain,
+    ):
+        yield Sender(secure, plain, timeout)
 
-    def vetted_socket(info: tuple[Any, ...]) -> socket.socket:
-        family, kind, protocol, _, address = info
-        reason = refusal(address[0], allowed)
-        if reason is not None:
-            raise AddressRefused(reason)
-        made = socket.socket(family=family, type=kind, proto=protocol)
-        made.setblocking(False)
-        return made
 
-    connector = aiohttp.TCPConnector(
-        limit=connections, ttl_dns_cache=30, keepalive_timeout=30, socket_factory=vetted_socket
-    )
-    async with aiohttp.ClientSession(
-        connector=connector,
+def _vetted_socket(allowed: Sequence[Network], plain: bool, info: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, _, address = info
+    reason = refusal(address[0], allowed, plain=plain)
+    if reason is not None:
+        raise AddressRefused(reason)
+    made = socket.socket(family=family, type=kind, proto=protocol)
+    made.setblocking(False)
+    return made
+
+
+def _session(
+    connections: int, socket_factory: Callable[[tuple[Any, ...]], socket.socket]
+) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=connections,
+            ttl_dns_cache=30,
+            keepalive_timeout=30,
+            socket_factory=socket_factory,
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
         timeout=aiohttp.ClientTimeout(total=None),
-    ) as session:
-        yield Sender(session, timeout)
+    )

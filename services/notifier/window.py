@@ -2,7 +2,8 @@
 
 Additive increase, multiplicative decrease (Chiu and Jain, 1989): as many more as it takes well,
 half as many when it fails. What is left of the notifier bounds it besides (dynamic thresholds,
-Choudhury and Hahne, 1998): however many endpoints are slow, some places stay free for the others.
+Choudhury and Hahne, 1998), and a quarter of it is for those alone that have lately proved quick:
+however many endpoints are slow or dead, the others find a place.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ INITIAL: Final = 8.0
 LARGEST: Final = 256.0
 SHARE: Final = 1 / 3
 """Of the places that are free, what one endpoint may have: alone, it comes to a quarter of all."""
+RESERVED: Final = 1 / 4
+"""Of all places, what is kept for endpoints that are quick."""
+QUICK: Final = 1.0
+"""Seconds within which a quick endpoint takes an attempt."""
 
 
 @dataclass(slots=True)
@@ -22,8 +27,8 @@ class Window:
     _halved_at: float = float("-inf")
 
     def allows(self, in_flight: int, free: int) -> bool:
-        """Whether one more attempt may begin, when `free` places are left in all."""
-        return in_flight < self.size and in_flight < max(1.0, SHARE * free)
+        """Whether one more attempt may begin, when `free` places are left for such as this."""
+        return free > 0 and in_flight < self.size and in_flight < max(1.0, SHARE * free)
 
     def succeeded(self, in_flight: int) -> None:
         """An attempt was taken well while `in_flight` were under way: more, if that was the bound.

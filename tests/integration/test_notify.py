@@ -248,6 +248,8 @@ async def test_a_retry_to_a_deleted_endpoint_is_not_made(
         ("http://169.254.169.254/latest/meta-data", "169.254.169.254 is not public"),
         ("http://[::1]:1/hook", "::1 is not public"),
         ("http://127.0.0.1:1/hook", "Connect call failed"),
+        ("http://8.8.8.8/hook", "FLORIN_WEBHOOK_ALLOW_HTTP"),
+        ("HTTP://[2606:4700:4700::1111]/hook", "FLORIN_WEBHOOK_ALLOW_HTTP"),
     ],
 )
 async def test_an_endpoint_that_may_not_or_cannot_be_reached_is_a_failure_that_says_why(

@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from services.notifier.addresses import SETTING, refusal
+from services.notifier.addresses import PLAIN_SETTING, SETTING, refusal
 
 PUBLIC = (
     "1.1.1.1",
@@ -95,6 +95,19 @@ NOT_PUBLIC = (
 @pytest.mark.parametrize("address", PUBLIC)
 def test_a_public_address_is_reached(address: str) -> None:
     assert refusal(address, ()) is None
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_it_is_not_reached_by_http_unless_that_is_allowed(address: str) -> None:
+    reason = refusal(address, (), plain=True)
+    assert reason is not None
+    assert PLAIN_SETTING in reason
+    assert (
+        refusal(
+            address, (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")), plain=True
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)

@@ -58,22 +58,25 @@ async def claim_attempts(
         WITH input AS (
             SELECT * FROM unnest($1::text[], $2::text[]) AS i (account_id, id)
         ), due AS (
-            SELECT d.account_id, d.id, d.status, d.attempts, d.lease_until, d.updated_at,
-                   e.disabled_at IS NOT NULL AND e.deleted_at IS NULL AS disabled,
-                   CASE WHEN e.deleted_at IS NOT NULL AND d.status <> 'pending'
-                        THEN 'the endpoint was deleted' END AS abandoned,
-                   e.url, e.custom_headers, e.failing_since,
-                   ARRAY[e.secret] || CASE WHEN e.previous_secrets_until > now()
-                                           THEN e.previous_secrets ELSE '{}' END AS secrets
-              FROM input
-              JOIN deliveries AS d USING (account_id, id)
-              JOIN webhook_endpoints AS e
-                ON e.account_id = d.account_id AND e.id = d.endpoint_id
+            SELECT d.account_id, d.id, d.endpoint_id, d.status, d.attempts, d.lease_until,
+                   d.updated_at
+              FROM input JOIN deliveries AS d USING (account_id, id)
              WHERE d.status = ANY($3::text[])
                AND (d.next_attempt_at IS NULL OR d.next_attempt_at <= now())
                AND (d.lease_until IS NULL OR d.lease_until <= now())
              ORDER BY d.account_id, d.id
                FOR UPDATE OF d SKIP LOCKED
+        ), addressed AS MATERIALIZED (  -- apart: all at once, an account's rows would be walked
+            SELECT due.account_id, due.id,
+                   e.disabled_at IS NOT NULL AND e.deleted_at IS NULL AS disabled,
+                   CASE WHEN e.deleted_at IS NOT NULL AND due.status <> 'pending'
+                        THEN 'the endpoint was deleted' END AS abandoned,
+                   e.url, e.custom_headers, e.failing_since,
+                   ARRAY[e.secret] || CASE WHEN e.previous_secrets_until > now()
+                                           THEN e.previous_secrets ELSE '{}' END AS secrets
+              FROM due
+              JOIN webhook_endpoints AS e
+                ON e.account_id = due.account_id AND e.id = due.endpoint_id
         ), lost AS (
             INSERT INTO delivery_attempts (account_id, delivery_id, number, started_at, error)
             SELECT account_id, id, attempts, updated_at,
@@ -85,14 +88,14 @@ async def claim_attempts(
             UPDATE deliveries
                SET status = 'held', held_at = now(), next_attempt_at = NULL, lease_until = NULL,
                    updated_at = now()
-              FROM due
+              FROM addressed AS due
              WHERE deliveries.account_id = due.account_id AND deliveries.id = due.id AND disabled
         ), claimed AS (
             UPDATE deliveries
                SET attempts = deliveries.attempts + 1,
                    lease_until = now() + make_interval(secs => $4),
                    updated_at = now()
-              FROM due
+              FROM addressed AS due
              WHERE deliveries.account_id = due.account_id AND deliveries.id = due.id
                AND NOT disabled
             RETURNING deliveries.account_id, deliveries.id AS delivery_id,
