@@ -28,13 +28,17 @@ class Item:
     account_id: str
     id: str
     request_id: str | None = field(default=None, compare=False)
+    by_hand: bool = field(default=False, compare=False)
+    """Whether a person asked for it, and waits."""
 
 
 def encode_item(item: Item) -> str:
     """The JSON text of one reference."""
-    fields = {"id": item.id, "account_id": item.account_id}
+    fields: dict[str, str | bool] = {"id": item.id, "account_id": item.account_id}
     if item.request_id is not None:
         fields["request_id"] = item.request_id
+    if item.by_hand:
+        fields["by_hand"] = True
     return json.dumps(fields, separators=(",", ":"))
 
 
@@ -82,7 +86,12 @@ def _item(position: int, raw: Any) -> Item:
     request_id = raw.get("request_id")
     if request_id is not None and not _is_text(request_id):
         raise Malformed(f"items[{position}].request_id is not a text that Postgres can hold")
-    return Item(account_id=raw["account_id"], id=raw["id"], request_id=request_id)
+    return Item(
+        account_id=raw["account_id"],
+        id=raw["id"],
+        request_id=request_id,
+        by_hand=raw.get("by_hand") is True,
+    )
 
 
 def _is_text(value: Any) -> bool:

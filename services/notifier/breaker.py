@@ -37,6 +37,11 @@ class Breaker:
         """Whether an attempt may begin now: any while closed, one alone as a probe."""
         return self.probe_at is None or (in_flight == 0 and now >= self.probe_at)
 
+    def probe(self, now: float) -> None:
+        """Somebody has reason to believe that the endpoint is well: try it now."""
+        if self.probe_at is not None:
+            self.probe_at = min(self.probe_at, now)
+
     def succeeded(self) -> None:
         """The endpoint took an attempt: it is well."""
         self.failures = self.opened = 0

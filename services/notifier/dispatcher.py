@@ -111,6 +111,14 @@ class Dispatcher:
             self._fall_behind(self._lane(endpoint))
             self._pump()
 
+    def probe(self, endpoint: Item) -> None:
+        """See to what is due at an endpoint now, also where a breaker holds it off: a person has
+        asked for it."""
+        lane = self._lanes.get(endpoint)
+        if lane is not None:
+            lane.breaker.probe(self._clock())
+        self.wake(endpoint)
+
     async def run(self) -> None:
         """Attempt what is offered and due, until `stop`; then finish what is under way, and give
         back what waits."""

@@ -95,6 +95,9 @@ class DeliveryHandler:
         results = await asyncio.gather(
             *(self.again(target) for target in targets.values()), return_exceptions=True
         )
+        for item in items:
+            if item.by_hand and item.id in targets:
+                self._dispatcher.probe(targets[item.id].endpoint)
         for target, result in zip(targets.values(), results, strict=True):
             match result:
                 case Permanent():

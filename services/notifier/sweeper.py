@@ -61,8 +61,10 @@ class Sweeper:
                 released=len(released),
                 endpoints_overdue=len(overdue),
             )
-        for endpoint in {*lost, *released, *overdue}:
+        for endpoint in {*lost, *overdue}:
             self._dispatcher.wake(endpoint)
+        for endpoint in set(released):  # somebody has enabled it
+            self._dispatcher.probe(endpoint)
         results = await asyncio.gather(
             *(self._events.tell(item) for item in events), return_exceptions=True
         )

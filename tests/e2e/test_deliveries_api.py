@@ -179,6 +179,32 @@ async def test_a_rotation_signs_with_both_secrets_until_it_ends(
         )
 
 
+async def test_every_request_is_believed_while_secrets_are_rotated_under_load(
+    http: aiohttp.ClientSession, endpoint: str, receiver: Receiver
+) -> None:
+    """The receiver learns a new secret some time after it was made, as people do."""
+    disbelieved = []
+
+    async def check(heard: Heard) -> web.Response:
+        try:
+            verify(heard, receiver.secret)
+        except (WebhookVerificationError, stripe.SignatureVerificationError) as error:
+            disbelieved.append(error)
+        return web.Response()
+
+    receiver.answer = check
+    path = f"/v1/webhook_endpoints/{endpoint}/rotate_secret"
+    for rotation in range(1, 4):
+        paying = [asyncio.create_task(charge(http)) for _ in range(30)]
+        async with http.post(path, json={"overlap": 3600}) as response:
+            new = (await response.json())["secret"]
+        await asyncio.gather(*paying)
+        await receiver.wait_until(lambda n=rotation: len(receiver.heard) >= 20 * n)
+        receiver.secret = new
+        await receiver.wait_until(lambda n=rotation: len(receiver.heard) == 30 * n)
+    assert disbelieved == []
+
+
 async def test_no_secret_stands_in_the_database(
     http: aiohttp.ClientSession, database: Database
 ) -> None:

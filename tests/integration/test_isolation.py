@@ -12,13 +12,14 @@ from services.notifier import breaker, lane
 from shared.broker import Consumer
 from shared.db import Database
 from shared.event_types import ENDPOINT_DISABLED
-from shared.messages import DELIVERIES, EVENTS, decode
+from shared.messages import DELIVERIES, EVENTS, Item, decode
 from shared.topology import NOTIFIER_DELIVERIES
 from tests.integration.test_broker import consuming, take_all
 from tests.invariants import assert_deliveries
 from tests.receiver import Heard, Receiver, open_receiver
 from tests.system import Urls, eventually
 from tests.telling import (
+    ACCOUNT,
     Notifier,
     answering,
     attempts_of,
@@ -121,6 +122,24 @@ async def test_a_breaker_defers_without_spending_attempts_and_probes(
     receiver.answer = answering(200)
     await until(empty, *["delivered"] * (breaker.FAILURES + 20))
     await assert_deliveries(empty)
+
+
+async def test_a_person_who_asks_need_not_wait_for_a_breaker(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    await subscribe(empty, receiver.url)
+    receiver.answer = answering(500)
+    for _ in range(breaker.FAILURES):
+        await notifier.tell(await happen(empty))
+    receiver.answer = answering(200)
+    await empty.execute("UPDATE deliveries SET next_attempt_at = now()")
+    items = [Item(ACCOUNT, row["id"]) for row in await deliveries(empty)]
+    await notifier.due.handle(message(DELIVERIES, *items))
+    await notifier.dispatcher.idle()
+    assert len(receiver.heard) == breaker.FAILURES, "a retry waits for it"
+    asked = Item(ACCOUNT, items[0].id, by_hand=True)
+    await notifier.due.handle(message(DELIVERIES, asked))
+    await until(empty, *["delivered"] * breaker.FAILURES)
 
 
 async def _heard(receiver: Receiver, number: int) -> bool:

@@ -137,6 +137,6 @@ async def queue_redelivery(transaction: Connection, account_id: str, id_: str) -
         id_,
         COMMANDS,
         DELIVERIES,
-        opening(DELIVERIES) + encode_item(Item(account_id, id_)) + CLOSING,
+        opening(DELIVERIES) + encode_item(Item(account_id, id_, by_hand=True)) + CLOSING,
     )
     return queued is not None

@@ -178,5 +178,7 @@ async def insert_test(
         delivery_id,
         COMMANDS,
         DELIVERIES,
-        opening(DELIVERIES) + encode_item(Item(event.account_id, delivery_id)) + CLOSING,
+        opening(DELIVERIES)
+        + encode_item(Item(event.account_id, delivery_id, by_hand=True))
+        + CLOSING,
     )
