@@ -25,7 +25,7 @@ def bench() -> None:
 @app.command()
 def webhooks(
     events: Annotated[int, typer.Option(min=100, help="Payments in each run.")] = 2000,
-    rate: Annotated[float, typer.Option(min=1, help="Payments a second.")] = 100.0,
+    rate: Annotated[float, typer.Option(min=1, help="Payments a second.")] = 50.0,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; each has two runs.")] = 3,
     as_json: Annotated[
         Path | None, typer.Option("--json", help="A file for the figures, as JSON.")
