@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import typer
@@ -56,6 +57,6 @@ def webhooks(
     console.print(table)
     others = ", ".join(f"{name} {found[-1].sent[name]:,}" for name in scenario.BAD)
     console.print(f"requests to the bad ones in the last round: {others}")
-    console.print(f"median ratio: {scenario.median([one.ratio for one in found]):.2f}")
+    console.print(f"median ratio: {median([one.ratio for one in found]):.2f}")
     if as_json is not None:
         as_json.write_text(json.dumps(scenario.as_json(found), indent=2) + "\n")

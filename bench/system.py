@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,10 @@ SETTINGS: Final = {
 """What a measurement changes: one client may send all, and the gateway answers fast."""
 
 
+def _inherited() -> dict[str, str]:
+    return {name: text for name, text in os.environ.items() if not name.startswith("FLORIN_")}
+
+
 @dataclass(frozen=True, slots=True)
 class System:
     """A running system."""
@@ -35,8 +39,9 @@ class System:
 
 
 @contextlib.asynccontextmanager
-async def private_system(settings: Mapping[str, str]) -> AsyncIterator[System]:
-    """The system, for the length of the block, with `settings` besides those of a measurement.
+async def private_system() -> AsyncIterator[System]:
+    """The system, for the length of the block. No setting of the caller's reaches it: it must not
+    be another's database that is measured.
 
     Raises Misconfigured with what it said when it does not start.
     """
@@ -45,7 +50,7 @@ async def private_system(settings: Mapping[str, str]) -> AsyncIterator[System]:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "cli", "up", "--quiet", "--port", "0", "--data", directory,
             cwd=ROOT,
-            env={**os.environ, **SETTINGS, **settings},
+            env=_inherited() | SETTINGS,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip

@@ -1,15 +1,15 @@
 """What a healthy endpoint has to bear from its neighbours: latency alone, and beside bad ones.
 
-Payments are made at a steady rate. What is measured is the time from the commit that settled a
-payment, by the database's clock, to the moment at which the healthy endpoint heard of it.
+Payments are made at a steady rate. What is measured is the time from when the commit that settled a
+payment began, by the database's clock, to the moment at which the healthy endpoint heard of it.
 """
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from statistics import median
 
 import aiohttp
 
@@ -75,7 +75,7 @@ async def _run(
     events: int, rate: float, neighbours: Sequence[str], step: Callable[[int], None]
 ) -> tuple[Latency, dict[str, int]]:
     """One private system, and `events` payments through it."""
-    async with open_receiver() as receiver, private_system({}) as system:
+    async with open_receiver() as receiver, private_system() as system:
         async with aiohttp.ClientSession(system.url) as http:
             for name in ("healthy", *neighbours):
                 body = {"url": f"{receiver.url}/{name}", "enabled_events": ["payment.completed"]}
@@ -126,17 +126,10 @@ def as_json(rounds: Sequence[Round]) -> dict[str, object]:
     }
 
 
-def median(values: Sequence[float]) -> float:
-    """The middle one; of an even number the mean of both."""
-    ordered = sorted(values)
-    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
-    return (low + high) / 2
-
-
 def rows(found: Sequence[Round]) -> list[tuple[str, ...]]:
     """The figures, for a table."""
     lines = []
-    for number, one in zip(itertools.count(1), found, strict=False):
+    for number, one in enumerate(found, 1):
         for name, latency in (("alone", one.alone), ("among", one.among)):
             figures = (latency.p50, latency.p90, latency.p99, latency.max)
             ratio = f"{one.ratio:.2f}" if name == "among" else ""

@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -204,7 +204,11 @@ async def _redrive(amqp: str, database_url_: str, queues: Sequence[DeadQueue], r
     finally:
         await publisher.close()
         await database.close()
-    _report(fates, kept="cannot be sent on: they make no sense, or their endpoint was deleted")
+    _report(
+        fates,
+        reason,
+        kept="cannot be sent on: they make no sense, or their delivery or its endpoint is gone",
+    )
 
 
 async def redrive_letter(letter: Letter, database: Database, publisher: Publisher) -> Fate:
@@ -215,6 +219,7 @@ async def redrive_letter(letter: Letter, database: Database, publisher: Publishe
     if letter.kind == DELIVERIES:
         states = await revive_deliveries(database, items)
         items = [item for item in items if states.get(item.id) in ("retrying", "pending")]
+        items = [replace(item, by_hand=True) for item in items]
         if not items:
             gone = any(states.get(item.id, "dead") == "dead" for item in letter.items)
             return Fate.KEPT if gone else Fate.SETTLED
@@ -227,7 +232,7 @@ async def _drop(amqp: str, queues: Sequence[DeadQueue], reason: str) -> None:
     async def forget(_: Letter) -> Fate:
         return Fate.DROPPED
 
-    _report(await _deal_with(amqp, queues, reason, forget), kept="were left")
+    _report(await _deal_with(amqp, queues, reason, forget), reason)
 
 
 async def _deal_with(
@@ -261,10 +266,11 @@ async def _deal_with(
     return fates
 
 
-def _report(fates: Counter[Fate], *, kept: str) -> None:
+def _report(fates: Counter[Fate], reason: str, *, kept: str = "") -> None:
     console = _console()
     if not fates:
-        console.print("no dead letters")
+        which = f" has {reason!r} in its reason" if reason else ""
+        console.print(f"no dead letter{which}" if reason else "no dead letters")
     for fate, number in fates.items():
         console.print(f"{number:,} {kept}" if fate is Fate.KEPT else f"{number:,} {fate}")
 

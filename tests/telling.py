@@ -72,7 +72,7 @@ class Notifier:
         self.publisher = publisher
         self.relay = attempts.relay
         self.dispatcher = Dispatcher(
-            database, attempts, publisher, places=places, clock=clock.monotonic
+            database, attempts, publisher, places=places, backlog_rate=200, clock=clock.monotonic
         )
         self.events = EventHandler(database, self.dispatcher, letters)
         self.due = DeliveryHandler(database, self.dispatcher, publisher, letters, delays)

@@ -42,6 +42,11 @@ class Breaker:
         if self.probe_at is not None:
             self.probe_at = min(self.probe_at, now)
 
+    def rest(self) -> None:
+        """Nothing is due to try it with: let pass what comes. The next failure opens it again, for
+        longer."""
+        self.probe_at = None
+
     def succeeded(self) -> None:
         """The endpoint took an attempt: it is well."""
         self.failures = self.opened = 0

@@ -36,6 +36,9 @@ from shared.topology import COMMANDS
 
 log = structlog.get_logger()
 
+MOST_LANES: Final = 10_000
+"""Endpoints that are remembered while nothing waits for them: how wide their lanes are, and whether
+they are quick."""
 ENVELOPE: Final = 100
 """Deliveries given back in one message."""
 EARLY: Final = 0.005
@@ -53,7 +56,7 @@ class Dispatcher:
         publisher: Publisher,
         *,
         places: int,
-        backlog_rate: float = 200.0,
+        backlog_rate: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._attempts = attempts
@@ -111,12 +114,16 @@ class Dispatcher:
             self._fall_behind(self._lane(endpoint))
             self._pump()
 
-    def probe(self, endpoint: Item) -> None:
-        """See to what is due at an endpoint now, also where a breaker holds it off: a person has
-        asked for it."""
-        lane = self._lanes.get(endpoint)
-        if lane is not None:
-            lane.breaker.probe(self._clock())
+    def probe(self, endpoint: Item, item: Item | None = None) -> None:
+        """See to what is due at an endpoint now, `item` first, also where a breaker holds it off: a
+        person has asked for it."""
+        if self._stopping.is_set():
+            return
+        lane = self._lane(endpoint)
+        lane.breaker.probe(self._clock())
+        if item is not None:
+            lane.put_first(item)
+            self._ready[endpoint] = lane
         self.wake(endpoint)
 
     async def run(self) -> None:
@@ -147,6 +154,9 @@ class Dispatcher:
     def _lane(self, endpoint: Item) -> Lane:
         lane = self._lanes.get(endpoint)
         if lane is None:
+            if len(self._lanes) >= MOST_LANES:
+                for known in [lane for lane in self._lanes.values() if lane.forgettable]:
+                    del self._lanes[known.endpoint]
             lane = self._lanes[endpoint] = Lane(endpoint)
         return lane
 
@@ -183,12 +193,13 @@ class Dispatcher:
                 passed_by = 0
                 self._free -= 1
                 self._spawn(self._attempt(lane, item, now))
-        for lane in self._hungry.values():
+        for lane in list(self._hungry.values()):
             wanted = lane.wants(now, self._free_for(lane))
             if wanted:
                 lane.behind, lane.pulling = False, True
                 self._spawn(self._pull(lane, wanted))
-        self._hungry.clear()
+            if not lane.is_hungry(now):  # else it waits for a place, which whoever ends will give
+                del self._hungry[lane.endpoint]
         metrics.WEBHOOKS_UNDER_WAY.set(self._places - self._free)
 
     def _come_back(self, after: float) -> None:
@@ -219,8 +230,6 @@ class Dispatcher:
             self._ready[lane.endpoint] = lane
         if lane.behind:
             self._hungry[lane.endpoint] = lane
-        if lane.forgettable:
-            self._lanes.pop(lane.endpoint, None)
         self._pump()
 
     def _learn(self, lane: Lane, success: bool, began: float) -> None:
@@ -252,9 +261,13 @@ class Dispatcher:
 
     async def _pull(self, lane: Lane, wanted: int) -> None:
         try:
-            lane.pulled(await self._pulls.submit((lane.endpoint, wanted)), wanted)
+            found = await self._pulls.submit((lane.endpoint, wanted))
         finally:
             lane.pulling = False
+        lane.pulled(found, wanted)
+        if not found and not lane.breaker.closed and lane.idle:
+            lane.breaker.rest()
+            metrics.ENDPOINTS_LEFT_ALONE.dec()
         self._look_again(lane)
 
     async def _give_back(self, items: Sequence[Item]) -> None:

@@ -97,7 +97,7 @@ class DeliveryHandler:
         )
         for item in items:
             if item.by_hand and item.id in targets:
-                self._dispatcher.probe(targets[item.id].endpoint)
+                self._dispatcher.probe(targets[item.id].endpoint, item)
         for target, result in zip(targets.values(), results, strict=True):
             match result:
                 case Permanent():

@@ -60,13 +60,26 @@ class Lane:
 
     def wants(self, now: float, free: int) -> int:
         """How many due deliveries to pull now; 0 for none."""
-        if not self.behind or self.pulling or self.backlog:
-            return 0
-        if not self.breaker.allows(self.in_flight, now):
+        if not self.is_hungry(now):
             return 0
         if not self.breaker.closed:
             return 1
         return 2 * int(self.window.size) if self.window.allows(self.in_flight, free) else 0
+
+    def put_first(self, item: Item) -> None:
+        """Take in one that is due, before all that waits of the backlog: a person asks for it."""
+        if item.id not in self.here and len(self.backlog) < MOST_WAITING:
+            self.backlog.appendleft(item)
+            self.here.add(item.id)
+
+    def is_hungry(self, now: float) -> bool:
+        """Whether it would pull, if there were places."""
+        return (
+            self.behind
+            and not self.pulling
+            and not self.backlog
+            and self.breaker.allows(self.in_flight, now)
+        )
 
     def take(self, now: float, free: int, *, backlog: bool = True) -> Item | None:
         """The next delivery to attempt, when one may be; it counts as under way. One from the
@@ -111,5 +124,5 @@ class Lane:
 
     @property
     def forgettable(self) -> bool:
-        """Whether nothing is lost when it is made anew."""
-        return self.idle and self.breaker.closed and not self.breaker.failures
+        """Whether nothing is lost when it is made anew, but for what it has learnt."""
+        return self.idle and self.breaker.closed

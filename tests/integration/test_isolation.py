@@ -80,6 +80,27 @@ async def test_an_endpoint_that_does_not_answer_keeps_no_message_and_nobody_else
     await assert_deliveries(empty)
 
 
+async def test_thirty_silent_endpoints_do_not_keep_a_quick_one_waiting(
+    empty: Database, urls: Urls, receiver: Receiver, other: Receiver
+) -> None:
+    silence = receiver.answer = Silence()
+    await subscribe(empty, other.url)
+    async with notifying(empty, urls.amqp, timeout=60, places=24) as notifier:
+        await notifier.tell(await happen(empty))  # it has proved quick
+        for number in range(30):
+            await subscribe(empty, f"{receiver.url}?{number}")
+        async with asyncio.timeout(10):
+            for number in range(2, 8):  # one at a time, so that its lane is idle between them
+                await notifier.events.handle(message(EVENTS, await happen(empty)))
+                await other.wait_until(lambda n=number: len(other.heard) >= n, 5)  # type: ignore[misc]
+        assert len(receiver.heard) <= 24 * 3 / 4
+        silence.broken.set()
+        await notifier.dispatcher.idle()
+    assert set(await statuses(empty)) == {"delivered"}
+    assert len(receiver.heard) == 30 * 6, "and who waited for a place has had it"
+    await assert_deliveries(empty)
+
+
 async def test_what_a_lane_does_not_take_waits_in_the_table_and_is_pulled_in_order(
     empty: Database, urls: Urls, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,13 +154,17 @@ async def test_a_person_who_asks_need_not_wait_for_a_breaker(
         await notifier.tell(await happen(empty))
     receiver.answer = answering(200)
     await empty.execute("UPDATE deliveries SET next_attempt_at = now()")
-    items = [Item(ACCOUNT, row["id"]) for row in await deliveries(empty)]
+    rows = await deliveries(empty)
+    items = [Item(ACCOUNT, row["id"]) for row in rows]
     await notifier.due.handle(message(DELIVERIES, *items))
     await notifier.dispatcher.idle()
     assert len(receiver.heard) == breaker.FAILURES, "a retry waits for it"
-    asked = Item(ACCOUNT, items[0].id, by_hand=True)
+    asked = Item(ACCOUNT, items[-1].id, by_hand=True)
     await notifier.due.handle(message(DELIVERIES, asked))
     await until(empty, *["delivered"] * breaker.FAILURES)
+    assert receiver.heard[breaker.FAILURES].headers["webhook-id"] == rows[-1]["event_id"], (
+        "the one that was asked for is the first"
+    )
 
 
 async def _heard(receiver: Receiver, number: int) -> bool:
