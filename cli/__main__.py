@@ -109,7 +109,7 @@ def listen(
     types = [type_ for listed in events or () for type_ in listed.split(",") if type_]
     listening = Listening(
         url=url.rstrip("/"),
-        forward_to=forward_to,
+        forward_to=forward_to if "://" in forward_to else f"http://{forward_to}",
         types=types,
         after=after,
         key=os.environ.get("FLORIN_API_KEY"),

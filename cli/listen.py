@@ -5,10 +5,8 @@ What happens while the stream is cut off is not lost: it goes on behind the last
 """
 
 import asyncio
-import base64
 import contextlib
 import json
-import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -21,10 +19,11 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.event_stream import Decoder, Told
-from services.notifier.signing import SECRET_PREFIX, signature_headers
+from services.notifier.signing import signature_headers
 from shared.backoff import exponential
 from shared.errors import Misconfigured, Transient
 from shared.version import VERSION
+from shared.webhook_endpoint import new_signing_secret
 
 TIMEOUT: Final = 15.0
 """Seconds that the local server has for one event."""
@@ -69,7 +68,7 @@ async def listen(listening: Listening) -> int:
 
 
 async def _forward_for_ever(listening: Listening, console: Console) -> None:
-    secret = listening.secret or make_secret()
+    secret = listening.secret or new_signing_secret()
     last, failures = listening.after, 0
     greeted = False
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
@@ -124,7 +123,7 @@ async def _refused(response: aiohttp.ClientResponse) -> None:
         message = (await response.json())["error"]["message"]
     except (ValueError, KeyError, TypeError, aiohttp.ContentTypeError):
         message = f"the server answered {response.status}"
-    if response.status in (429, 503):
+    if response.status == 429 or response.status >= 500:
         raise Interrupted(message)
     raise Misconfigured(
         f"{response.url.origin()} refuses: {message}"
@@ -159,20 +158,13 @@ async def _forward(
             await response.read()
             outcome, style = str(response.status), "green" if response.ok else "red"
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        outcome, style = type(error).__name__, "red"
-        reason = str(getattr(error, "os_error", None) or error)
-        if reason:
-            outcome += f" ({reason})"
+        reason = str(getattr(error, "os_error", None) or error) or type(error).__name__
+        outcome, style = f"not reached: {reason}", "red"
     took = round((time.monotonic() - started) * 1000)
     line = Text(f"{_clock()}  ")
     line.append(outcome, style=style)
     line.append(f"  {took:>5} ms  {told.type:<26}  {event_id}")
     console.print(line)
-
-
-def make_secret() -> str:
-    """A signing secret for as long as the command runs."""
-    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def _clock() -> str:

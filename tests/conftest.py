@@ -99,8 +99,9 @@ async def merchant(system: System, receiver: Receiver) -> AsyncIterator[Receiver
         body = {"url": receiver.url, "enabled_events": ["*"]}
         async with session.post("/api/v1/webhook_endpoints", json=body) as response:
             endpoint = await response.json()
-        receiver.secret = endpoint["secret"]
+        receiver.secret, receiver.verifies = endpoint["secret"], True
         yield receiver
+        assert receiver.disbelieved == [], "every request is signed"
         await session.delete(f"/api/v1/webhook_endpoints/{endpoint['id']}")
 
 

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+import stripe
 from aiohttp import web
+from standardwebhooks import Webhook, WebhookVerificationError
 
 Answer = Callable[["Heard"], Awaitable[web.Response]]
 
@@ -27,6 +29,12 @@ class Heard:
         return event
 
 
+def verify(heard: Heard, secret: str) -> None:
+    """Have both official libraries verify what was heard. Raises their errors."""
+    Webhook(secret).verify(heard.body, heard.headers)
+    stripe.Webhook.construct_event(heard.body, heard.headers["Stripe-Signature"], secret)
+
+
 async def _ok(_: Heard) -> web.Response:
     return web.Response(text="thanks")
 
@@ -38,6 +46,9 @@ class Receiver:
         self.url = ""
         self.secret = ""
         self.heard: list[Heard] = []
+        self.verifies = False
+        """Whether every request must be signed with `secret`, as two official libraries see it."""
+        self.disbelieved: list[Exception] = []
         self.answer: Answer = _ok
         self._times: dict[str, Counter[str]] = {}
         self._news = asyncio.Condition()
@@ -60,6 +71,11 @@ class Receiver:
         """Hear one request."""
         heard = Heard(dict(request.headers), await request.read())
         self.heard.append(heard)
+        if self.verifies:
+            try:
+                verify(heard, self.secret)
+            except (WebhookVerificationError, stripe.SignatureVerificationError) as error:
+                self.disbelieved.append(error)
         event = heard.event
         self.times(event["type"])[event["data"]["object"]["id"]] += 1
         async with self._news:

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from services.api.codes import Code
 from shared.payment import PaymentObject
+from shared.states import DeliveryStatus
 
 T = TypeVar("T")
 
@@ -151,14 +152,15 @@ class EventObject(TypedDict):
 
 
 class DeliveryObject(TypedDict):
-    """One event on its way to one endpoint; `…_at` are RFC 3339."""
+    """One event on its way to one endpoint; `…_at` are RFC 3339. `next_attempt_at` is null when it
+    is due: then it waits for its endpoint."""
 
     id: str
     object: Literal["delivery"]
     event: str
     event_type: str
     webhook_endpoint: str
-    status: str
+    status: DeliveryStatus
     attempts_made: int
     next_attempt_at: str | None
     created: int
@@ -184,13 +186,13 @@ class DeliveryWithAttempts(DeliveryObject):
 
 class ReplayObject(TypedDict):
     """Events that are sent once more: of `events`, how many were sent again, for the first time, or
-    passed over, because their delivery is open or not `dead` as was asked. `since`, `until` and
-    `finished_at` are RFC 3339. A dry run has no id."""
+    passed over, because their delivery is open or not dead as was asked. `since`, `until` and
+    `finished_at` are RFC 3339. A dry run has no id, and is `counted`."""
 
     id: str | None
     object: Literal["replay"]
     webhook_endpoint: str
-    status: Literal["running", "finished", "canceled"]
+    status: Literal["running", "finished", "canceled", "counted"]
     since: str
     until: str
     types: list[str]

@@ -126,6 +126,9 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
     if operation.method == "POST":
         about = "The same key with the same body brings the same answer."
         found.append(_header("Idempotency-Key", about, minLength=1, maxLength=255))
+    if operation.stream:
+        about = "The number of the last event that was seen: the stream goes on behind it."
+        found.append(_header("Last-Event-ID", about, maxLength=18))
     if not operation.open:
         about = "The user whose rate limit this request counts against; else the key's."
         found.append(_header("X-User-ID", about, maxLength=255))

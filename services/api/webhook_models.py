@@ -165,18 +165,18 @@ class Replay(Request):
     """`POST /webhook_endpoints/{id}/replay`: events that happened from `since` and before `until`
     (Unix seconds; now, when it is left out) are sent once more, whatever became of them, and also
     those that were never sent to this endpoint. `types` are those to which it is subscribed, unless
-    others are given. With `status=dead`, only what is dead; with `dry_run`, they are counted."""
+    others are given. With `only_dead`, what is dead alone; with `dry_run`, they are counted."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"since": 1767225600, "dry_run": True}, {"since": 0, "status": "dead"}]
+            "examples": [{"since": 1767225600, "dry_run": True}, {"since": 0, "only_dead": True}]
         }
     )
 
     since: Moment
     until: Moment | None = None
     types: Annotated[Listed[EventType], Field(min_length=1, max_length=20)] | None = None
-    status: Literal["dead"] | None = None
+    only_dead: Flag = False
     dry_run: Flag = False
 
 

@@ -95,7 +95,7 @@ class Attempts:
         now = self.clock()
         verdict: Verdict
         if attempt.abandoned:
-            verdict = Dead(attempt.abandoned)
+            verdict = Dead(attempt.abandoned, has_letter=False)
         else:
             verdict = judge(
                 result,

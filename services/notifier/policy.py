@@ -48,9 +48,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """No attempt is left: a person must look."""
+    """No attempt is left. A person must look, unless there is nobody left to tell."""
 
     reason: str
+    has_letter: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from services.notifier.store.retention import (
     mark_pruned,
     prune_events,
     prune_replays,
+    told_before,
 )
 from shared.db import Database
 
@@ -34,7 +35,10 @@ class Pruner:
         """Forget all that is old enough."""
         if not self._retention:
             return
-        before = self._clock() - timedelta(seconds=self._retention)
+        told = await told_before(self._database)
+        if told is None:
+            return
+        before = min(told, self._clock() - timedelta(seconds=self._retention))
         await mark_pruned(self._database, before)  # first: whoever verifies must not miss them
         for account_id in await list_accounts(self._database):
             await self._prune(account_id, before)

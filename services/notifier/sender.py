@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, Final
 
 import aiohttp
@@ -24,6 +25,7 @@ from shared.version import VERSION
 
 MAX_RESPONSE: Final = 64 * 1024
 KEPT_RESPONSE: Final = 4 * 1024
+_REUSED: Final = "reused"
 _RETRY_AFTER_STATUSES: Final = (429, 503)
 
 
@@ -63,7 +65,7 @@ class Sender:
             duration_ms=round((time.monotonic() - started) * 1000),
             status_code=status,
             response_start=response_start,
-            error=error,
+            error=_storable(error) if error else None,
             retry_after=retry_after,
         )
 
@@ -71,17 +73,19 @@ class Sender:
         self, attempt: Attempt, custom: Mapping[str, str]
     ) -> tuple[int, str, str | None]:
         body = attempt.body.encode()
-        headers = {
-            **custom,  # first: ours prevail, whatever the API let in
+        ours = {
             "Content-Type": "application/json",
             "User-Agent": f"Florin/{VERSION}",
             "Accept-Encoding": "identity",  # the start of the response is kept as it comes
             **signature_headers(attempt.secrets, attempt.event_id, int(time.time()), body),
         }
+        names = {name.lower() for name in ours}
+        headers = {n: v for n, v in custom.items() if n.lower() not in names} | ours
         # A connection that could not be made, or that a server closed while it lay idle, is worth
         # one more try at once; everything slower is the schedule's.
+        connection: dict[str, bool] = {}
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(_is_connection_fault),
+            retry=tenacity.retry_if_exception(partial(_was_not_heard, connection)),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=0.5),
             stop=tenacity.stop_after_attempt(2),
             reraise=True,
@@ -90,8 +94,13 @@ class Sender:
         session = self._plain if is_plain else self._secure
         async for attempt_at_connecting in retrying:
             with attempt_at_connecting:
+                connection.clear()
                 async with session.post(
-                    attempt.url, data=body, headers=headers, allow_redirects=False
+                    attempt.url,
+                    data=body,
+                    headers=headers,
+                    allow_redirects=False,
+                    trace_request_ctx=connection,
                 ) as response:
                     retry_after = None
                     if response.status in _RETRY_AFTER_STATUSES:
@@ -113,13 +122,22 @@ async def _read_start(response: aiohttp.ClientResponse) -> str:
         kept += chunk[: KEPT_RESPONSE - len(kept)]
     else:
         response.close()  # the rest is not wanted, nor is the connection
-    return kept.decode("utf-8", errors="replace").replace("\0", "\ufffd")
+    return _storable(kept.decode("utf-8", errors="replace"))
 
 
-def _is_connection_fault(fault: BaseException) -> bool:
+def _storable(text: str) -> str:
+    """`text` as Postgres can hold it, to a bound."""
+    clean = text.replace("\0", "\ufffd").encode("utf-8", errors="replace")
+    return clean[:KEPT_RESPONSE].decode("utf-8", errors="ignore")
+
+
+def _was_not_heard(connection: Mapping[str, bool], fault: BaseException) -> bool:
+    """Whether a request surely, or as good as surely, reached nobody: the connection could not be
+    made, or was one that had lain idle and was found closed."""
     if isinstance(fault, aiohttp.ClientConnectorError):
         return not isinstance(fault.os_error, AddressRefused)
-    return isinstance(fault, aiohttp.ServerDisconnectedError)
+    closed = isinstance(fault, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+    return closed and connection.get(_REUSED, False)
 
 
 def _explain(fault: Exception) -> str:
@@ -158,6 +176,11 @@ def _vetted_socket(allowed: Sequence[Network], plain: bool, info: tuple[Any, ...
 def _session(
     connections: int, socket_factory: Callable[[tuple[Any, ...]], socket.socket]
 ) -> aiohttp.ClientSession:
+    async def on_reuse(_session: Any, context: SimpleNamespace, _params: Any) -> None:
+        context.trace_request_ctx[_REUSED] = True
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_reuseconn.append(on_reuse)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             limit=connections,
@@ -166,6 +189,7 @@ def _session(
             socket_factory=socket_factory,
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
+        trace_configs=[tracing],
         auto_decompress=False,
         trust_env=False,
         timeout=aiohttp.ClientTimeout(total=None),

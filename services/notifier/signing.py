@@ -8,9 +8,8 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Sequence
-from typing import Final
 
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - not a secret, but how one starts
+from shared.webhook_endpoint import SECRET_PREFIX
 
 
 def signature_headers(

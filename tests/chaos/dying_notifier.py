@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from services.notifier import attempts, handlers
+from services.notifier import attempts, dispatcher, handlers
 from services.notifier.app import make_app
 from services.notifier.config import NotifierSettings
 from services.notifier.sender import Sender
 from shared.broker.acks import AckWindow
+from shared.broker.consumer import Consumer
 from shared.broker.publisher import Publisher
 from shared.lifecycle import main
 
@@ -29,10 +30,13 @@ CALLS: Final[dict[str, tuple[Any, str]]] = {
     "record": (attempts, "record_attempts"),
     "note health": (attempts, "mark_failing"),
     "publish": (Publisher, "publish"),
+    "look up what is due": (handlers, "look_up_targets"),
+    "pull": (dispatcher, "find_due"),
 }
 """Every await of a delivery that matters, by name."""
 POINTS: Final = [f"{side} {call}" for call in CALLS for side in ("before", "after")] + [
-    "before ack"
+    "before ack",
+    "after ack",
 ]
 
 
@@ -55,6 +59,8 @@ def die_at(point: str, mark: Path) -> None:
 
         AckWindow.take = dying_take  # type: ignore[method-assign]
         return
+    if point == "after ack":
+        CALLS["ack"] = (Consumer, "_deal_with")
     side, _, call = point.partition(" ")
     owner, name = CALLS[call]
     original: Callable[..., Awaitable[Any]] = getattr(owner, name)

@@ -1,5 +1,6 @@
 """The notifier dies at each point of a delivery: nothing is lost, and attempts are told apart."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,17 @@ async def test_killed_there_it_loses_no_event_and_no_attempt(
         FLORIN_LOST_AFTER="2",
     )
     refused: list[str] = []
+    in_hand: set[str] = set()
+    overlapped: list[str] = []
 
     async def refuse_once(heard: Heard) -> web.Response:
         """So that recording, its messages and the endpoint's health are all in play."""
         id_ = heard.headers["webhook-id"]
+        if id_ in in_hand:
+            overlapped.append(id_)
+        in_hand.add(id_)
+        await asyncio.sleep(0.05)  # so that two at once would meet
+        in_hand.discard(id_)
         if id_ in refused:
             return web.Response()
         refused.append(id_)
@@ -58,6 +66,7 @@ async def test_killed_there_it_loses_no_event_and_no_attempt(
         await eventually(all_delivered, 40)
     finally:
         await system.stop()
+    assert overlapped == []
     assert mark.read_text() == point, "it never came to that point"
     attempts = await empty.fetch("SELECT * FROM delivery_attempts ORDER BY delivery_id, number")
     by_delivery: dict[str, list[Any]] = {}

@@ -13,6 +13,7 @@ import stripe
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from cli.listen import SILENCE
 from services.api.routes import events as streaming
 from tests.receiver import Heard, Receiver
 from tests.system import ROOT, System, eventually, run_command
@@ -114,13 +115,13 @@ async def test_types_choose_and_a_server_that_refuses_or_is_away_is_shown(
             "payment.completed,payment.failed",
             FLORIN_LISTEN_SECRET=secret,
         ) as listener,
-        listening(system, "http://127.0.0.1:1/") as unheard,
+        listening(system, "127.0.0.1:1/") as unheard,
     ):
         await listener.says("Ready.")
         await unheard.says("Ready.")
         await charge(system)
-        await listener.says("500")
-        await unheard.says("ClientConnectorError")
+        await listener.says("  500 ")
+        await unheard.says("not reached")
     assert [heard.event["type"] for heard in receiver.heard] == ["payment.completed"]
     Webhook(secret).verify(receiver.heard[0].body, receiver.heard[0].headers)
 
@@ -151,10 +152,10 @@ async def test_a_wrong_key_is_said_and_ends_it(system: System) -> None:
     assert "sk_wrong" not in said
 
 
-async def test_a_stream_begins_where_it_is_asked_to_and_says_that_it_is_there(
+async def test_a_stream_begins_where_it_is_asked_to(
     system: System,
 ) -> None:
-    assert streaming.PING_AFTER < 45, "the client takes a longer silence for death"
+    assert streaming.PING_AFTER * 2 < SILENCE, "the client takes a longer silence for death"
     await charge(system)
     async with aiohttp.ClientSession(system.url) as http:
         async with http.get("/v1/events/stream", params={"after": "0"}) as response:

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from services.notifier.store.opening import find_untold_events
 from shared.db import Database
 from tests.invariants import assert_deliveries
 from tests.receiver import Heard, Receiver
@@ -130,6 +131,7 @@ async def test_a_test_is_sent_to_that_endpoint_alone_and_changes_no_number(
     assert told.event["data"]["object"]["id"] == endpoint["id"]
     assert "sequence" not in told.event
     assert await database.fetchval("SELECT last FROM event_sequences") == before
+    assert await find_untold_events(database, older_than=0, limit=10) == [], "nobody else is told"
     assert (await get(http, f"events/{delivery['event']}"))["type"] == "webhook_endpoint.test"
     for made in (await get(http, "webhook_endpoints"))["data"]:
         if made["url"].endswith("?all"):
@@ -187,7 +189,7 @@ async def test_what_happened_is_counted_and_replayed_to_an_endpoint_that_is_new(
     await heard(receiver, 1)
     replay = f"webhook_endpoints/{endpoint['id']}/replay"
     counted = await post(http, replay, {"since": since, "dry_run": True})
-    assert (counted["id"], counted["dry_run"], counted["status"]) == (None, True, "finished")
+    assert (counted["id"], counted["dry_run"], counted["status"]) == (None, True, "counted")
     assert counted["events"] >= 1
     already = len(receiver.heard)
     asked = await post(http, replay, {"since": since, "types": ["payment.completed"]})
@@ -232,7 +234,7 @@ async def test_dead_letters_of_the_account_are_listed_and_sent_once_more(
 
     [letter] = await eventually(dead)
     receiver.answer = Receiver().answer
-    body = {"since": letter["created"] - 60, "status": "dead"}
+    body = {"since": letter["created"] - 60, "only_dead": True}
     replay = await post(http, f"webhook_endpoints/{endpoint['id']}/replay", body)
     assert (replay["events"], replay["only_dead"]) == (1, True)
 

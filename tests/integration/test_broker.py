@@ -51,6 +51,17 @@ async def delete_queue(url: str, queue: str) -> None:
         await connection.close()
 
 
+async def purge(url: str, queue: str) -> int:
+    """Empty a queue at once; returns how many messages it had."""
+    connection = await connect(url, name="operator")
+    try:
+        channel = await connection.channel()
+        found = await channel.get_queue(queue, ensure=False)
+        return (await found.purge()).message_count or 0
+    finally:
+        await connection.close()
+
+
 async def is_noticed(consumer: Consumer) -> bool:
     """Whether the consumer knows that it no longer consumes."""
     return not consumer.connected

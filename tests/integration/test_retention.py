@@ -27,6 +27,16 @@ def later() -> datetime:
     return datetime.now(UTC) + timedelta(days=2)
 
 
+async def see_to_all(database: Database) -> None:
+    """As when the sweeper has looked at all there is, a day later."""
+    await database.execute(
+        """
+        INSERT INTO sweep_marks (name, mark) VALUES ('events', now() + interval '1 day')
+            ON CONFLICT (name) DO UPDATE SET mark = excluded.mark
+        """
+    )
+
+
 async def events(database: Database) -> list[str]:
     return [row["id"] for row in await database.fetch("SELECT id FROM events ORDER BY id")]
 
@@ -52,6 +62,10 @@ async def test_what_was_told_is_forgotten_and_what_is_open_is_kept(
         await Pruner(empty, DAY, lambda: datetime.now(UTC)).run()
         await Pruner(empty, 0.0, later).run()
         assert await events(empty) == everything, "too young, or kept for ever"
+        await empty.execute("UPDATE sweep_marks SET mark = '2020-01-01' WHERE name = 'events'")
+        await Pruner(empty, DAY, later).run()
+        assert await events(empty) == everything, "the sweeper has not seen to them yet"
+        await see_to_all(empty)
         await Pruner(empty, DAY, later).run()
         assert await events(empty) == sorted([retried.id, held.id])
         assert untold.id not in await events(empty)
@@ -66,6 +80,7 @@ async def test_what_was_told_is_forgotten_and_what_is_open_is_kept(
             "UPDATE deliveries SET next_attempt_at = now() WHERE status = 'retrying'"
         )
         await notifier.sweep()
+        await see_to_all(empty)
         await Pruner(empty, DAY, later).run()
         assert await events(empty) == []
         assert await attempts_of(empty) == []

@@ -7,7 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
-    path for folder in ("services", "shared", "cli") for path in (ROOT / folder).rglob("*.py")
+    path
+    for folder in ("services", "shared", "cli", "bench")
+    for path in (ROOT / folder).rglob("*.py")
 )
 SQL = re.compile(r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM)\s+[\w*(]", re.MULTILINE)
 

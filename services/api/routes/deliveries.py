@@ -1,5 +1,6 @@
 """/deliveries: what became of telling an endpoint, attempt by attempt."""
 
+from datetime import UTC, datetime
 from typing import Final
 
 from aiohttp import web
@@ -24,20 +25,27 @@ from services.api.store.endpoints import find_webhook_endpoint
 from services.api.webhook_models import ListDeliveries, ListDeliveriesOfEndpoint, Redeliver
 from shared.db import Connection
 from shared.payment import iso
+from shared.states import DeliveryStatus
 
 
 def delivery_object(delivery: Delivery) -> DeliveryObject:
-    """The public form of a delivery."""
-    due = delivery.next_attempt_at
+    """The public form of a delivery.
+
+    What was never attempted is pending, also where it waits for its endpoint to have room; and what
+    is due has no time: it is attempted as soon as the endpoint takes it.
+    """
+    due, status = delivery.next_attempt_at, DeliveryStatus(delivery.status)
+    if status is DeliveryStatus.RETRYING and not delivery.attempts:
+        status = DeliveryStatus.PENDING
     return {
         "id": delivery.id,
         "object": "delivery",
         "event": delivery.event_id,
         "event_type": delivery.event_type,
         "webhook_endpoint": delivery.endpoint_id,
-        "status": delivery.status,
+        "status": status,
         "attempts_made": delivery.attempts,
-        "next_attempt_at": iso(due) if due else None,
+        "next_attempt_at": iso(due) if due and due > datetime.now(UTC) else None,
         "created": int(delivery.created_at.timestamp()),
         "updated_at": iso(delivery.updated_at),
     }

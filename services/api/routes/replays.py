@@ -76,7 +76,7 @@ async def create(request: web.Request) -> web.Response:
         types = sorted(set(body.types or endpoint.enabled_events))
         if EVERY_TYPE in types:
             types = list(EVENT_TYPES)
-        only_dead = body.status == "dead"
+        only_dead = body.only_dead
         events = await count_events(
             transaction,
             account_id,
@@ -89,9 +89,9 @@ async def create(request: web.Request) -> web.Response:
         if body.dry_run:
             now = datetime.now(UTC)
             counted = Replay(
-                "", id_, since, until, types, only_dead, events, 0, 0, 0, now, now, canceled=False
+                "", id_, since, until, types, only_dead, events, 0, 0, 0, now, None, canceled=False
             )
-            return {**replay_object(counted), "id": None, "dry_run": True}
+            return {**replay_object(counted), "id": None, "dry_run": True, "status": "counted"}
         replay = await insert_replay(
             transaction,
             account_id=account_id,

@@ -1,8 +1,6 @@
 """/webhook_endpoints: where events are sent."""
 
-import base64
 import json
-import secrets
 from datetime import UTC, datetime
 from typing import Final
 
@@ -44,14 +42,11 @@ from shared.db import Connection
 from shared.event import make_event
 from shared.event_types import ENDPOINT_TEST
 from shared.ids import new_id
-from shared.webhook_endpoint import WebhookEndpointObject, webhook_endpoint_object
-
-SECRET_BYTES: Final = 32
-
-
-def new_secret() -> str:
-    """A signing secret (Standard Webhooks: 24 to 64 random bytes)."""
-    return f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
+from shared.webhook_endpoint import (
+    WebhookEndpointObject,
+    new_signing_secret,
+    webhook_endpoint_object,
+)
 
 
 def _sealed_headers(request: web.Request, headers: dict[str, str]) -> str | None:
@@ -63,7 +58,7 @@ async def create(request: web.Request) -> web.Response:
     body = await read_body(request, CreateWebhookEndpoint)
 
     async def subscribe(transaction: Connection) -> WebhookEndpointObject:
-        secret = new_secret()
+        secret = new_signing_secret()
         endpoint = await insert_webhook_endpoint(
             transaction,
             account_id=request[CALLER].account_id,
@@ -135,7 +130,7 @@ async def rotate(request: web.Request) -> web.Response:
     account_id, id_ = request[CALLER].account_id, path_id(request)
 
     async def change(transaction: Connection) -> WebhookEndpointObject:
-        secret = new_secret()
+        secret = new_signing_secret()
         sealed = request.app[CONTEXT].seal.close(secret)
         rotated = await rotate_secret(
             transaction, account_id, id_, secret=sealed, overlap=body.overlap
@@ -205,7 +200,11 @@ async def list_(request: web.Request) -> web.Response:
 
 
 async def delete(request: web.Request) -> web.Response:
-    """Unsubscribe. Events that happened before are still delivered."""
+    """Unsubscribe.
+
+    First attempts that are under way or wait are still made; nothing is sent again, and what is
+    held is not sent.
+    """
     id_ = path_id(request)
     account_id = request[CALLER].account_id
     async with request.app[CONTEXT].database.transaction() as transaction:

@@ -10,7 +10,7 @@ _EVENT: Final = """
     SELECT id, body, (SELECT count(*) FROM deliveries
                    WHERE deliveries.account_id = events.account_id
                      AND deliveries.event_id = events.id
-                     AND deliveries.status IN ('pending', 'retrying')) AS pending
+                     AND deliveries.status IN ('pending', 'retrying', 'held')) AS pending
       FROM events"""
 
 

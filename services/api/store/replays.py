@@ -46,7 +46,7 @@ async def count_events(
     types: Sequence[str],
     only_dead: bool,
 ) -> int:
-    """How many events a replay would send."""
+    """How many events a replay is about: those of which a delivery is open are passed over."""
     if only_dead:  # a delivery's id begins like its event's: with when it happened
         prefix, statement = (
             "dlv",
@@ -69,7 +69,7 @@ async def count_events(
                               FROM events
                              WHERE account_id = $1 AND events.type = wanted.type
                                AND id >= $2 AND id < $3
-                               AND $5::text IS NOT NULL) AS of_type
+                               AND endpoint_id IS DISTINCT FROM $5) AS of_type
             """,
         )
     count: int = await rows.fetchval(

@@ -169,7 +169,7 @@ async def record_attempts(database: Database, finished: Sequence[Finished]) -> l
              UNION ALL
             SELECT $18, $19, $16 || item || $17, headers
               FROM moved
-             WHERE status = 'dead'
+             WHERE status = 'dead' AND headers IS NOT NULL
             RETURNING id, exchange, routing_key, body, headers
         )
         SELECT * FROM queued
@@ -210,4 +210,6 @@ def _status(verdict: Verdict) -> DeliveryStatus:
 
 
 def _headers(verdict: Verdict) -> str | None:
-    return json.dumps({REASON_HEADER: verdict.reason}) if isinstance(verdict, Dead) else None
+    if isinstance(verdict, Dead) and verdict.has_letter:
+        return json.dumps({REASON_HEADER: verdict.reason})
+    return None

@@ -14,6 +14,14 @@ async def list_accounts(database: Database) -> list[str]:
     return [row["id"] for row in await database.fetch("SELECT id FROM accounts ORDER BY id")]
 
 
+async def told_before(database: Database) -> datetime | None:
+    """The moment before which every event is known to have its deliveries."""
+    mark: datetime | None = await database.fetchval(
+        "SELECT mark FROM sweep_marks WHERE name = 'events'"
+    )
+    return mark
+
+
 async def mark_pruned(database: Database, before: datetime) -> None:
     """Say that events from before a moment may be missing from now on."""
     await database.execute(
