@@ -29,6 +29,9 @@ WEBHOOKS_UNDER_WAY: Final = Gauge(
 ENDPOINTS_LEFT_ALONE: Final = Gauge(
     "florin_endpoints_left_alone", "Endpoints that failed so often that a breaker holds them off."
 )
+ENDPOINTS_BEHIND: Final = Gauge(
+    "florin_endpoints_behind", "Endpoints of which something is overdue, at the last look."
+)
 DEAD_LETTERS: Final = Counter(
     "florin_dead_letters_total", "Messages put aside for a person to look at.", ["queue"]
 )

@@ -194,11 +194,13 @@ CHECKS: Final = (
         "SELECT count(*) FROM events WHERE sequence IS NOT NULL AND $1::float8 IS NOT NULL",
         f"""
         SELECT account_id AS id, format('%s events up to number %s of %s', n, highest, last) AS why
-          FROM (SELECT account_id, count(*) AS n, min(sequence) AS lowest,
-                       max(sequence) AS highest
+          FROM (SELECT account_id, count(*) AS n, lowest, max(sequence) AS highest
                   FROM events
-                 WHERE sequence IS NOT NULL AND created_at >= {_KEPT_SINCE}
-                 GROUP BY 1) AS numbered
+                  JOIN (SELECT account_id, min(sequence) AS lowest
+                          FROM events WHERE created_at >= {_KEPT_SINCE} GROUP BY 1) AS kept
+                 USING (account_id)
+                 WHERE sequence >= lowest  -- numbers are not in the order of created_at
+                 GROUP BY account_id, lowest) AS numbered
           FULL JOIN event_sequences USING (account_id)
          WHERE $1::float8 IS NOT NULL
            AND (n IS NOT NULL OR last IS NULL)

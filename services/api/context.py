@@ -2,8 +2,9 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
@@ -41,8 +42,8 @@ class Context:
     lifecycle: Lifecycle
     started_at: float
     """Monotonic seconds."""
-    streams: int = 0
-    """Streams of events that are open."""
+    streams: Counter[str] = field(default_factory=Counter)
+    """Streams of events that are open, by account."""
 
 
 CONTEXT: Final = web.AppKey("context", Context)

@@ -24,6 +24,8 @@ from shared.ids import new_id
 log = structlog.get_logger()
 
 CALLER: Final = web.RequestKey("caller", Caller)
+AUTHENTICATOR: Final = web.RequestKey("authenticator", Authenticator)
+"""For answers that last: a key may be revoked meanwhile."""
 _VERDICT: Final = web.RequestKey("verdict", Verdict)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 MOUNTS: Final = ("/api/v1", "/v1")
@@ -43,7 +45,7 @@ def make_gate(
             authenticator.check_origin(request.headers)
             if request.path not in open_paths:
                 caller = await authenticator.authenticate(request.headers, started)
-                request[CALLER] = caller
+                request[CALLER], request[AUTHENTICATOR] = caller, authenticator
                 verdict = request[_VERDICT] = limiter.take(_user(request, caller), started)
                 _require_token(verdict)
             response = await handler(request)

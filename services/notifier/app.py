@@ -20,7 +20,7 @@ from shared.repeat import Repeating
 from shared.sealing import Seal
 from shared.topology import NOTIFIER_DEAD, NOTIFIER_DELIVERIES, NOTIFIER_EVENTS
 
-PRUNE_INTERVAL = 600.0
+PRUNE_INTERVAL = 60.0
 """Seconds between looks for what is older than the retention."""
 REPLAY_INTERVAL = 0.5
 """Seconds between steps of replays."""

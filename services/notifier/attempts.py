@@ -8,6 +8,7 @@ has run out, under the next number.
 """
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -54,6 +55,8 @@ log = structlog.get_logger()
 
 LEASE_MARGIN: Final = 10.0
 """Seconds that a lease outlives the deadline of its attempt, for recording the outcome."""
+SHORTEST: Final = 1.0
+"""Seconds; an attempt that would have less is not begun."""
 HELD_AT_ONCE: Final = 1000
 
 
@@ -78,7 +81,7 @@ class Attempts:
     max_batch: int = 500
     _claims: Batcher[Item, Attempt | None] = field(init=False)
     _records: Batcher[Finished, None] = field(init=False)
-    _findings: Batcher[tuple[Item, Health], None] = field(init=False)
+    _findings: Batcher[tuple[Attempt, Health], None] = field(init=False)
 
     def __post_init__(self) -> None:
         self._claims = Batcher(self._claim, max_size=self.max_batch)
@@ -88,10 +91,14 @@ class Attempts:
 
     async def attempt(self, item: Item) -> Finished | None:
         """Attempt one delivery; None when it is finished, not due, held, or attempted elsewhere."""
+        asked_at = time.monotonic()
         attempt = await self._claims.submit(item)
-        if attempt is None:
+        # What is sent must have ended, and been recorded, while the lease lasts: that began at some
+        # time after it was asked for.
+        left = self.timeout + LEASE_MARGIN / 2 - (time.monotonic() - asked_at)
+        if attempt is None or left < SHORTEST:
             return None
-        result = await self._send(attempt)
+        result = await self._send(attempt, within=min(left, self.timeout))
         now = self.clock()
         verdict: Verdict
         if attempt.abandoned:
@@ -114,7 +121,7 @@ class Attempts:
             disable_after=self.disable_after,
         )
         if health is not None:
-            await self._findings.submit((Item(attempt.account_id, attempt.endpoint_id), health))
+            await self._findings.submit((attempt, health))
         return finished
 
     def _tell(self, finished: Finished) -> None:
@@ -131,7 +138,7 @@ class Attempts:
                 follows=outcome,
             )
 
-    async def _send(self, attempt: Attempt) -> Result:
+    async def _send(self, attempt: Attempt, within: float) -> Result:
         if attempt.abandoned:
             return Result(self.clock(), 0, None, error=attempt.abandoned, sent=False)
         try:
@@ -140,7 +147,7 @@ class Attempts:
         except Misconfigured as error:  # nothing is sent unsigned; the schedule tries again
             log.error("webhook_cannot_be_signed", reason=str(error))  # noqa: TRY400
             return Result(self.clock(), 0, None, error=str(error), sent=False)
-        return await self.sender.send(replace(attempt, secrets=secrets), custom)
+        return await self.sender.send(replace(attempt, secrets=secrets), custom, within=within)
 
     async def _claim(self, items: list[Item]) -> Sequence[Attempt | None]:
         claimed = await persist(
@@ -158,17 +165,18 @@ class Attempts:
         metrics.BATCH_SIZE.labels("record").observe(len(finished))
         return [None] * len(finished)
 
-    async def _note(self, findings: list[tuple[Item, Health]]) -> Sequence[None]:
+    async def _note(self, findings: list[tuple[Attempt, Health]]) -> Sequence[None]:
         """Write down what attempts said about endpoints: of each the last word."""
         failing, well = [], []
-        for endpoint, health in dict(findings).items():
+        last = {Item(a.account_id, a.endpoint_id): (a, health) for a, health in findings}
+        for endpoint, (attempt, health) in last.items():
             match health:
                 case Failing():
                     failing.append(endpoint)
                 case Recovered():
                     well.append(endpoint)
                 case Disable(reason):
-                    await persist(self._disable, endpoint, reason)
+                    await persist(self._disable, endpoint, attempt, reason)
                 case _:
                     assert_never(health)
         if failing:
@@ -177,10 +185,17 @@ class Attempts:
             await persist(mark_recovered, self.database, sorted(well))
         return [None] * len(findings)
 
-    async def _disable(self, endpoint: Item, reason: str) -> None:
-        """Disable an endpoint, tell the account's others, and hold what waits for it."""
+    async def _disable(self, endpoint: Item, attempt: Attempt, reason: str) -> None:
+        """Disable an endpoint, if it still is as it was for the attempt; tell the account's others,
+        and hold what waits for it: some of it now, and the sweeper the rest."""
         async with self.database.transaction() as transaction:
-            disabled = await disable_endpoint(transaction, endpoint, reason=reason[:500])
+            disabled = await disable_endpoint(
+                transaction,
+                endpoint,
+                reason=reason[:500],
+                url=attempt.url,
+                failing_since=attempt.failing_since,
+            )
             if disabled is None:
                 return
             id_ = new_id("evt")
@@ -191,5 +206,4 @@ class Attempts:
             message = await insert_event(transaction, event, endpoint_id=endpoint.id)
         self.relay.offer([message])
         log.warning("endpoint_disabled", endpoint_id=endpoint.id, reason=reason)
-        while await hold_deliveries(self.database, limit=HELD_AT_ONCE) >= HELD_AT_ONCE:
-            pass
+        await hold_deliveries(self.database, limit=HELD_AT_ONCE)

@@ -21,7 +21,7 @@ class NotifierSettings(Settings):
     """What the notifier needs to know, besides what every service does."""
 
     notifier_consumers: int = Field(default=4, ge=1, le=200)
-    """Consumers of notifier.events, each on its own channel."""
+    """Consumers of notifier.events and of notifier.deliveries, each on its own channel."""
     notifier_prefetch: int = Field(default=10, ge=1, le=1000)
     """Envelopes that each consumer may hold."""
     sealing_keys: SealingKeys

@@ -11,7 +11,8 @@ A process that dies loses nothing but time: the sweeper finds what it had.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from random import random
 from typing import Any, Final
 
@@ -36,13 +37,16 @@ from shared.topology import COMMANDS
 
 log = structlog.get_logger()
 
+MOST_FIRSTS: Final = 100_000
+"""First attempts that may wait here in all; what is more waits in the table."""
 MOST_LANES: Final = 10_000
 """Endpoints that are remembered while nothing waits for them: how wide their lanes are, and whether
 they are quick."""
 ENVELOPE: Final = 100
 """Deliveries given back in one message."""
 EARLY: Final = 0.005
-"""Seconds by which a timer may be early by the database's clock."""
+"""Seconds by which a timer may be early, by the database's clock or by that of an event loop which
+counts whole milliseconds."""
 
 
 class Dispatcher:
@@ -65,10 +69,15 @@ class Dispatcher:
         self._reserved = int(RESERVED * places)
         self._clock = clock
         self._lanes: dict[Item, Lane] = {}
-        self._ready: dict[Item, Lane] = {}
-        """Lanes in which something waits, whose turn is next first."""
+        # Lanes in which something waits, whose turn is next first: those that are quick, for which
+        # places are kept, and the others.
+        self._ready = {True: OrderedDict[Item, Lane](), False: OrderedDict[Item, Lane]()}
+        self._held_up: dict[Item, Lane] = {}
+        """Lanes that wait for the pace of the backlog alone."""
         self._hungry: dict[Item, Lane] = {}
         """Lanes that may want to pull."""
+        self._firsts = 0
+        """First attempts that wait in all lanes."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._deferrals = Batcher[Item, None](lambda items: _defer(database, items), max_size=500)
         self._pulls = Batcher[tuple[Item, int], list[Item]](
@@ -93,9 +102,9 @@ class Dispatcher:
             lane = self._lane(target.endpoint)
             if target.status is not DeliveryStatus.PENDING:
                 self._fall_behind(lane)
-            elif lane.offer(target.item):
+            elif self._take_in(lane, target.item):
                 self._pace.news(self._clock())
-                self._ready[lane.endpoint] = lane
+                self._line_up(lane)
             else:
                 turned_away.append(target)
         self._pump()
@@ -110,8 +119,14 @@ class Dispatcher:
         if after > 0:
             self._timers += 1
             asyncio.get_running_loop().call_later(after + EARLY, self._ring, endpoint)
-        elif not self._stopping.is_set():
-            self._fall_behind(self._lane(endpoint))
+        else:
+            self.wake_all([endpoint])
+
+    def wake_all(self, endpoints: Iterable[Item]) -> None:
+        """See to what is due at endpoints now."""
+        if not self._stopping.is_set():
+            for endpoint in endpoints:
+                self._fall_behind(self._lane(endpoint))
             self._pump()
 
     def probe(self, endpoint: Item, item: Item | None = None) -> None:
@@ -123,14 +138,13 @@ class Dispatcher:
         lane.breaker.probe(self._clock())
         if item is not None:
             lane.put_first(item)
-            self._ready[endpoint] = lane
         self.wake(endpoint)
 
     async def run(self) -> None:
         """Attempt what is offered and due, until `stop`; then finish what is under way, and give
         back what waits."""
         await self._stopping.wait()
-        waiting = [item for lane in self._lanes.values() for item in lane.turn_away()]
+        waiting = [item for lane in self._lanes.values() for item in self._empty(lane)]
         if waiting:
             self._spawn(self._give_back(waiting))
         while self._tasks:
@@ -168,39 +182,72 @@ class Dispatcher:
     def _free_for(self, lane: Lane) -> int:
         return self._free if lane.quick else self._free - self._reserved
 
+    def _take_in(self, lane: Lane, item: Item) -> bool:
+        if self._firsts >= MOST_FIRSTS:
+            return item.id in lane.here
+        before = len(lane.first)
+        taken = lane.offer(item)
+        self._firsts += len(lane.first) - before
+        return taken
+
+    def _empty(self, lane: Lane) -> list[Item]:
+        firsts = lane.turn_away()
+        self._firsts -= len(firsts)
+        return firsts
+
     def _fall_behind(self, lane: Lane) -> None:
         lane.behind = True
         self._hungry[lane.endpoint] = lane
+        self._line_up(lane)
+
+    def _line_up(self, lane: Lane) -> None:
+        """Have a lane in which something waits come to its turn."""
+        if lane.waits:
+            self._ready[not lane.quick].pop(lane.endpoint, None)
+            self._ready[lane.quick].setdefault(lane.endpoint, lane)
 
     def _pump(self) -> None:
-        """Begin all that may begin: one from each lane, in turns; then pull where there is room."""
+        """Begin all that may begin: one from each lane, in turns; then pull where there is room.
+
+        A lane that may not begin anything leaves the line: it comes back when an attempt of its own
+        ends, when its breaker lets it, or with the pace. So a pump costs what it begins.
+        """
         if self._stopping.is_set():
             return
-        now, passed_by = self._clock(), 0
-        while self._free > 0 and passed_by < len(self._ready):
-            lane = self._ready.pop(next(iter(self._ready)))
-            backlogged = len(lane.backlog)
-            held_up = bool(backlogged) and self._pace.wait(now) > 0
-            item = lane.take(now, self._free_for(lane), backlog=not held_up)
-            if len(lane.backlog) < backlogged:
-                self._pace.begun(now)
-            elif held_up:
-                self._come_back(self._pace.wait(now))
-            if lane.waits:
-                self._ready[lane.endpoint] = lane
-                passed_by += 1
-            if item is not None:
-                passed_by = 0
-                self._free -= 1
-                self._spawn(self._attempt(lane, item, now))
-        for lane in list(self._hungry.values()):
+        now = self._clock()
+        for quick in (True, False):
+            line = self._ready[quick]
+            while line:
+                free = self._free if quick else self._free - self._reserved
+                if free <= 0:
+                    break
+                _, lane = line.popitem(last=False)
+                if self._begin_one(lane, now, free):
+                    self._line_up(lane)
+        for lane in self._hungry.values():
             wanted = lane.wants(now, self._free_for(lane))
             if wanted:
                 lane.behind, lane.pulling = False, True
                 self._spawn(self._pull(lane, wanted))
-            if not lane.is_hungry(now):  # else it waits for a place, which whoever ends will give
-                del self._hungry[lane.endpoint]
+        self._hungry.clear()
         metrics.WEBHOOKS_UNDER_WAY.set(self._places - self._free)
+
+    def _begin_one(self, lane: Lane, now: float, free: int) -> bool:
+        """Begin the next attempt of a lane, if it may; False when it may not."""
+        firsts, backlogged = len(lane.first), len(lane.backlog)
+        wait = self._pace.wait(now) if backlogged else 0.0
+        item = lane.take(now, free, backlog=wait <= 0)
+        if item is None:
+            if wait > 0 and not firsts:
+                self._held_up[lane.endpoint] = lane
+                self._come_back(wait)
+            return False
+        if len(lane.backlog) < backlogged:
+            self._pace.begun(now)
+        self._firsts -= firsts - len(lane.first)
+        self._free -= 1
+        self._spawn(self._attempt(lane, item, now))
+        return True
 
     def _come_back(self, after: float) -> None:
         """Pump once more when the pace of the backlog allows it."""
@@ -210,6 +257,9 @@ class Dispatcher:
 
     def _resume(self) -> None:
         self._coming_back = False
+        held_up, self._held_up = self._held_up, {}
+        for lane in held_up.values():
+            self._line_up(lane)
         self._pump()
 
     async def _attempt(self, lane: Lane, item: Item, began: float) -> None:
@@ -226,8 +276,7 @@ class Dispatcher:
         self._look_again(lane)
 
     def _look_again(self, lane: Lane) -> None:
-        if lane.waits:
-            self._ready[lane.endpoint] = lane
+        self._line_up(lane)
         if lane.behind:
             self._hungry[lane.endpoint] = lane
         self._pump()
@@ -250,11 +299,10 @@ class Dispatcher:
         if was_closed:
             metrics.ENDPOINTS_LEFT_ALONE.inc()
             log.warning("endpoint_is_left_alone", endpoint_id=lane.endpoint.id)
-        self._ready.pop(lane.endpoint, None)
-        if firsts := lane.turn_away():
+        if firsts := self._empty(lane):
             self._spawn(self._leave(firsts))
-        loop = asyncio.get_running_loop()
-        loop.call_later(lane.breaker.probe_at - now, self.wake, lane.endpoint)
+        after = lane.breaker.probe_at - now + EARLY
+        asyncio.get_running_loop().call_later(after, self.wake, lane.endpoint)
 
     async def _leave(self, items: Sequence[Item]) -> None:
         await asyncio.gather(*map(self._deferrals.submit, items))

@@ -60,11 +60,14 @@ class Lane:
 
     def wants(self, now: float, free: int) -> int:
         """How many due deliveries to pull now; 0 for none."""
-        if not self.is_hungry(now):
+        if not self._is_hungry(now):
             return 0
         if not self.breaker.closed:
             return 1
-        return 2 * int(self.window.size) if self.window.allows(self.in_flight, free) else 0
+        if self.window.allows(self.in_flight, free):
+            return 2 * int(self.window.size)
+        # To look needs no place: what is here has its turn when there is one.
+        return 2 if self.in_flight == 0 else 0
 
     def put_first(self, item: Item) -> None:
         """Take in one that is due, before all that waits of the backlog: a person asks for it."""
@@ -72,8 +75,7 @@ class Lane:
             self.backlog.appendleft(item)
             self.here.add(item.id)
 
-    def is_hungry(self, now: float) -> bool:
-        """Whether it would pull, if there were places."""
+    def _is_hungry(self, now: float) -> bool:
         return (
             self.behind
             and not self.pulling

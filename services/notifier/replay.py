@@ -4,6 +4,7 @@ A step makes some deliveries due and moves the replay's cursor in one commit, so
 on where it was, whichever notifier dies. The endpoint's lane does the rest.
 """
 
+import time
 from typing import Final
 
 from services.notifier.dispatcher import Dispatcher
@@ -16,6 +17,10 @@ MOST_DUE: Final = 100
 """Deliveries that may be due at an endpoint when a step is taken."""
 
 
+LONGEST: Final = 5.0
+"""Seconds for which one run goes on: a service that stops need not wait longer."""
+
+
 class Replayer:
     """Takes replays further."""
 
@@ -24,8 +29,9 @@ class Replayer:
         self._dispatcher = dispatcher
 
     async def run(self) -> None:
-        """Take replays further until none can go on for now."""
-        while await self.run_once():
+        """Take replays further until none can go on for now, or for a while."""
+        enough = time.monotonic() + LONGEST
+        while await self.run_once() and time.monotonic() < enough:
             pass
 
     async def run_once(self) -> int:

@@ -19,6 +19,7 @@ import tenacity
 
 from services.notifier.addresses import Network, refusal
 from services.notifier.policy import Result
+from services.notifier.resolver import Resolver
 from services.notifier.signing import signature_headers
 from services.notifier.store.attempts import Attempt
 from shared.version import VERSION
@@ -44,18 +45,21 @@ class Sender:
         self._plain = plain
         self._timeout = timeout
 
-    async def send(self, attempt: Attempt, custom: Mapping[str, str]) -> Result:
-        """Make `attempt`, with the endpoint's `custom` headers.
+    async def send(
+        self, attempt: Attempt, custom: Mapping[str, str], *, within: float | None = None
+    ) -> Result:
+        """Make `attempt`, with the endpoint's `custom` headers, `within` so many seconds.
 
         Never raises: a fault is a result without a status code.
         """
         started_at, started = datetime.now(UTC), time.monotonic()
         status = response_start = error = retry_after = None
+        timeout = min(self._timeout, within or self._timeout)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(timeout):
                 status, response_start, retry_after = await self._post(attempt, custom)
         except TimeoutError:
-            error = f"no complete answer within {self._timeout:g} s"
+            error = f"no complete answer within {timeout:g} s"
         except Exception as fault:
             if self._secure.closed:
                 raise  # we are stopping: that is no outcome, and the lease will run out
@@ -134,6 +138,8 @@ def _storable(text: str) -> str:
 def _was_not_heard(connection: Mapping[str, bool], fault: BaseException) -> bool:
     """Whether a request surely, or as good as surely, reached nobody: the connection could not be
     made, or was one that had lain idle and was found closed."""
+    if isinstance(fault, aiohttp.ClientConnectorDNSError):
+        return False  # a look-up took its time, and would again
     if isinstance(fault, aiohttp.ClientConnectorError):
         return not isinstance(fault.os_error, AddressRefused)
     closed = isinstance(fault, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
@@ -156,11 +162,18 @@ async def open_sender(
 ) -> AsyncIterator[Sender]:
     """A sender with at most `connections` connections that reach public addresses by https, and
     those of the networks `allowed` also by http; by http all of them where `allow_http` is set."""
-    async with (
-        _session(connections, partial(_vetted_socket, allowed, False)) as secure,
-        _session(connections, partial(_vetted_socket, allowed, not allow_http)) as plain,
-    ):
-        yield Sender(secure, plain, timeout)
+    resolver = Resolver(connections)
+    https, http = (
+        partial(_vetted_socket, allowed, is_plain) for is_plain in (False, not allow_http)
+    )
+    try:
+        async with (
+            _session(connections, resolver, https) as secure,
+            _session(connections, resolver, http) as plain,
+        ):
+            yield Sender(secure, plain, timeout)
+    finally:
+        await resolver.close()
 
 
 def _vetted_socket(allowed: Sequence[Network], plain: bool, info: tuple[Any, ...]) -> socket.socket:
@@ -174,7 +187,7 @@ def _vetted_socket(allowed: Sequence[Network], plain: bool, info: tuple[Any, ...
 
 
 def _session(
-    connections: int, socket_factory: Callable[[tuple[Any, ...]], socket.socket]
+    connections: int, resolver: Resolver, socket_factory: Callable[[tuple[Any, ...]], socket.socket]
 ) -> aiohttp.ClientSession:
     async def on_reuse(_session: Any, context: SimpleNamespace, _params: Any) -> None:
         context.trace_request_ctx[_REUSED] = True
@@ -184,6 +197,7 @@ def _session(
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             limit=connections,
+            resolver=resolver,
             ttl_dns_cache=30,
             keepalive_timeout=30,
             socket_factory=socket_factory,

@@ -4,6 +4,7 @@ Postgres says what is due; the queues only make it prompt. Losing every queue lo
 """
 
 import asyncio
+import time
 from typing import Final
 
 import structlog
@@ -13,11 +14,14 @@ from services.notifier.handlers import EventHandler
 from services.notifier.store.backlog import defer_lost, find_endpoints_overdue
 from services.notifier.store.endpoints import hold_deliveries, release_deliveries
 from services.notifier.store.opening import find_untold_events
+from shared import metrics
 from shared.db import Database
 
 log = structlog.get_logger()
 
 AT_ONCE: Final = 200
+LONGEST: Final = 5.0
+"""Seconds for which one look goes on."""
 
 
 class Sweeper:
@@ -39,8 +43,9 @@ class Sweeper:
         self._retry_grace = retry_grace
 
     async def sweep(self) -> None:
-        """Look after all that is overdue."""
-        while await self.sweep_once() >= AT_ONCE:
+        """Look after all that is overdue, for a while: a service that stops need not wait long."""
+        enough = time.monotonic() + LONGEST
+        while await self.sweep_once() >= AT_ONCE and time.monotonic() < enough:
             pass
 
     async def sweep_once(self) -> int:
@@ -61,8 +66,8 @@ class Sweeper:
                 released=len(released),
                 endpoints_overdue=len(overdue),
             )
-        for endpoint in {*lost, *overdue}:
-            self._dispatcher.wake(endpoint)
+        metrics.ENDPOINTS_BEHIND.set(len(overdue))
+        self._dispatcher.wake_all({*lost, *overdue})
         for endpoint in set(released):  # somebody has enabled it
             self._dispatcher.probe(endpoint)
         results = await asyncio.gather(

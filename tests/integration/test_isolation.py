@@ -4,11 +4,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from aiohttp import web
 
-from services.notifier import breaker, lane
+from services.notifier import attempts, breaker, lane
+from services.notifier.store.attempts import claim_attempts
+from services.notifier.store.backlog import defer
+from services.notifier.store.opening import open_deliveries
 from shared.broker import Consumer
 from shared.db import Database
 from shared.event_types import ENDPOINT_DISABLED
@@ -199,6 +203,65 @@ async def test_410_disables_at_once_holds_what_waits_and_tells_the_others(
     assert await statuses_of(empty, gone) == ["held"] * 3
     assert at is not None
     await assert_deliveries(empty)
+
+
+async def test_an_answer_to_an_attempt_from_before_a_change_does_not_disable_what_is_now(
+    notifier: Notifier, empty: Database, receiver: Receiver, other: Receiver
+) -> None:
+    endpoint = await subscribe(empty, receiver.url)
+
+    async def moves_away(_: Heard) -> web.Response:
+        await change(empty, endpoint, url=other.url)
+        return web.Response(status=410)
+
+    receiver.answer = moves_away
+    await notifier.tell(await happen(empty))
+    assert (await endpoint_row(empty, endpoint))["disabled_at"] is None
+    await notifier.sweep()
+    await until(empty, "delivered")
+    assert len(other.heard) == 1
+
+    days = datetime.now(UTC) - timedelta(days=6)
+    await empty.execute("UPDATE webhook_endpoints SET failing_since = $1", days)
+
+    async def recovers_elsewhere(_: Heard) -> web.Response:
+        await empty.execute("UPDATE webhook_endpoints SET failing_since = NULL")
+        return web.Response(status=500)
+
+    other.answer = recovers_elsewhere
+    await notifier.tell(await happen(empty))
+    assert (await endpoint_row(empty, endpoint))["disabled_at"] is None
+
+
+async def test_a_first_attempt_that_had_to_wait_is_made_although_its_endpoint_was_deleted(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    endpoint = await subscribe(empty, receiver.url)
+    opened = await open_deliveries(empty, [await happen(empty)])
+    [[target]] = [targets or [] for targets in opened.values()]
+    await defer(empty, [target.item])
+    await unsubscribe(empty, endpoint)
+    await notifier.sweep()
+    await until(empty, "delivered")
+
+
+async def test_what_is_sent_has_ended_while_its_lease_lasts(
+    notifier: Notifier, empty: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the answer to the claim was late: else another would send beside it."""
+    claim = claim_attempts
+
+    async def late(*args: Any, **kwargs: Any) -> Any:
+        claimed = await claim(*args, **kwargs)
+        await asyncio.sleep(0.5)
+        return claimed
+
+    monkeypatch.setattr(attempts, "claim_attempts", late)
+    monkeypatch.setattr(attempts, "LEASE_MARGIN", -0.2)  # of a deadline of one second
+    await subscribe(empty, receiver.url)
+    await notifier.tell(await happen(empty))
+    assert receiver.heard == [], "less than a second was left"
+    assert await attempts_of(empty) == []
 
 
 async def statuses_of(database: Database, endpoint: str) -> list[str]:

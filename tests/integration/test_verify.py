@@ -151,6 +151,18 @@ async def test_what_retention_has_forgotten_is_not_missed(filled: Database) -> N
     assert await broken_rules(filled) == {"an outcome has exactly one event that says so"}
 
 
+async def test_numbers_that_are_not_in_the_order_of_times_are_no_gap(filled: Database) -> None:
+    await mark_pruned(filled, datetime.now(UTC) - timedelta(days=30))
+    # Number 5 was given after number 4, to a statement that had begun long before it.
+    await filled.execute(
+        "UPDATE events SET created_at = now() - interval '40 days' WHERE sequence IN (1, 2, 5)"
+    )
+    await filled.execute("DELETE FROM events WHERE sequence < 3")
+    await filled.execute("UPDATE payments SET processed_at = now() - interval '41 days'")
+    await filled.execute("UPDATE refunds SET processed_at = now() - interval '41 days'")
+    assert await broken_rules(filled) == set()
+
+
 async def test_a_long_backlog_is_no_fault_while_somebody_works_on_it(filled: Database) -> None:
     await subscribe(filled, "http://127.0.0.1:1/")
     await filled.execute("UPDATE webhook_endpoints SET id = 'we_x'")

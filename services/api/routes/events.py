@@ -8,10 +8,11 @@ from typing import Final
 
 from aiohttp import web
 
+from services.api.auth import CACHE_SECONDS
 from services.api.codes import Code
-from services.api.context import CONTEXT, Context, answer, page, path_id, read_query, span_of
-from services.api.errors import invalid, not_found, unavailable
-from services.api.gate import CALLER
+from services.api.context import CONTEXT, answer, page, path_id, read_query, span_of
+from services.api.errors import Problem, invalid, not_found, unavailable
+from services.api.gate import AUTHENTICATOR, CALLER
 from services.api.models import ListEvents, Retrieve, StreamEvents
 from services.api.objects import EventObject, Listing
 from services.api.operation import Operation
@@ -24,8 +25,11 @@ from services.api.store.events import (
 from shared.errors import Transient
 from shared.lifecycle import Phase
 
-MOST_STREAMS: Final = 100
-"""Streams that one process serves at once."""
+MOST_STREAMS: Final = 10
+"""Streams of one account that one process serves at once."""
+MOST_IN_ALL: Final = 200
+LONGEST_WRITE: Final = 30.0
+"""Seconds that a client may take to read what it was sent."""
 LOOK_EVERY: Final = 0.25
 """Seconds between looks for events, for each stream."""
 PING_AFTER: Final = 15.0
@@ -73,8 +77,8 @@ async def stream(request: web.Request) -> web.StreamResponse:
     query = read_query(request, StreamEvents)
     context, account_id = request.app[CONTEXT], request[CALLER].account_id
     last = await _where_to_begin(request, query)
-    if context.streams >= MOST_STREAMS:
-        raise unavailable(f"{MOST_STREAMS} streams are open here; try again later.", 30)
+    if context.streams[account_id] >= MOST_STREAMS or context.streams.total() >= MOST_IN_ALL:
+        raise unavailable(f"{MOST_STREAMS} streams of an account may be open; close one.", 30)
     response = web.StreamResponse(
         headers={
             "Content-Type": "text/event-stream",
@@ -82,15 +86,17 @@ async def stream(request: web.Request) -> web.StreamResponse:
             "X-Accel-Buffering": "no",  # proxies buffer what they are not told to pass on
         }
     )
-    context.streams += 1
+    context.streams[account_id] += 1
     try:
         await response.prepare(request)
         await response.write(f"event: ready\nid: {last}\ndata: {{}}\n\n".encode())
-        await _tell(response, context, account_id, last, query.types)
-    except (ConnectionError, Transient):
-        pass  # the client has enough, or comes again with the number that it has seen
+        await _tell(request, response, last, query.types)
+    except (ConnectionError, TimeoutError, Transient, Problem):
+        pass  # the client has enough, reads no more, or comes again with the number it has seen
     finally:
-        context.streams -= 1
+        context.streams[account_id] -= 1
+        if not context.streams[account_id]:
+            del context.streams[account_id]
     return response
 
 
@@ -110,25 +116,30 @@ async def _where_to_begin(request: web.Request, query: StreamEvents) -> int:
 
 
 async def _tell(
-    response: web.StreamResponse,
-    context: Context,
-    account_id: str,
-    last: int,
-    types: Sequence[str] | None,
+    request: web.Request, response: web.StreamResponse, last: int, types: Sequence[str] | None
 ) -> None:
-    """Write events until the client goes, or the service drains."""
-    quiet_since = time.monotonic()
+    """Write events until the client goes, its key is revoked, or the service drains."""
+    context, account_id = request.app[CONTEXT], request[CALLER].account_id
+    quiet_since = checked_at = time.monotonic()
     while context.lifecycle.phase is not Phase.DRAINING:
+        now = time.monotonic()
+        if now - checked_at > CACHE_SECONDS:
+            await request[AUTHENTICATOR].authenticate(request.headers, now)
+            checked_at = now
         found = await list_events_after(context.database, account_id, last, limit=AT_ONCE)
-        wanted = [event for event in found if types is None or event[1] in types]
-        if wanted:
-            told = (f"event: {t}\nid: {n}\ndata: {body}\n\n" for n, t, body in wanted)
-            await response.write("".join(told).encode())
-            quiet_since = time.monotonic()
-        elif time.monotonic() - quiet_since > PING_AFTER:
-            await response.write(b": still here\n\n")
-            quiet_since = time.monotonic()
         last = found[-1][0] if found else last
+        told = [
+            f"event: {t}\nid: {n}\ndata: {body}\n\n"
+            for n, t, body in found
+            if types is None or t in types
+        ]
+        if not told and now - quiet_since > PING_AFTER:
+            # With the number up to which there was nothing to tell.
+            told = [f": still here\nid: {last}\n\n"]
+        if told:
+            async with asyncio.timeout(LONGEST_WRITE):
+                await response.write("".join(told).encode())
+            quiet_since = now
         if len(found) < AT_ONCE:
             await asyncio.sleep(LOOK_EVERY)
 

@@ -58,8 +58,7 @@ async def claim_attempts(
         WITH input AS (
             SELECT * FROM unnest($1::text[], $2::text[]) AS i (account_id, id)
         ), due AS (
-            SELECT d.account_id, d.id, d.endpoint_id, d.status, d.attempts, d.lease_until,
-                   d.updated_at
+            SELECT d.account_id, d.id, d.endpoint_id, d.attempts, d.lease_until, d.updated_at
               FROM input JOIN deliveries AS d USING (account_id, id)
              WHERE d.status = ANY($3::text[])
                AND (d.next_attempt_at IS NULL OR d.next_attempt_at <= now())
@@ -69,7 +68,8 @@ async def claim_attempts(
         ), addressed AS MATERIALIZED (  -- apart: all at once, an account's rows would be walked
             SELECT due.account_id, due.id,
                    e.disabled_at IS NOT NULL AND e.deleted_at IS NULL AS disabled,
-                   CASE WHEN e.deleted_at IS NOT NULL AND due.status <> 'pending'
+                   CASE WHEN e.deleted_at IS NOT NULL
+                             AND (due.attempts > 0 OR e.disabled_at IS NOT NULL)
                         THEN 'the endpoint was deleted' END AS abandoned,
                    e.url, e.custom_headers, e.failing_since,
                    ARRAY[e.secret] || CASE WHEN e.previous_secrets_until > now()

@@ -55,9 +55,17 @@ async def mark_recovered(database: Database, endpoints: Sequence[Item]) -> None:
 
 
 async def disable_endpoint(
-    transaction: Connection, endpoint: Item, *, reason: str
+    transaction: Connection,
+    endpoint: Item,
+    *,
+    reason: str,
+    url: str,
+    failing_since: datetime | None,
 ) -> WebhookEndpoint | None:
-    """Disable an endpoint; None when it is disabled, or deleted, already."""
+    """Disable an endpoint that is still at `url` and has failed since then, or was not known to.
+
+    None when it is disabled or deleted, or was moved or has taken something since.
+    """
     row = await transaction.fetchrow(
         f"""
         UPDATE webhook_endpoints AS e
@@ -65,12 +73,15 @@ async def disable_endpoint(
           FROM webhook_subscriptions AS s
          WHERE e.account_id = $1 AND e.id = $2
            AND disabled_at IS NULL AND deleted_at IS NULL
+           AND e.url = $4 AND ($5::timestamptz IS NULL OR e.failing_since = $5)
            AND s.account_id = e.account_id AND s.endpoint_id = e.id AND until IS NULL
         RETURNING {COLUMNS}
         """,  # noqa: S608 - COLUMNS is a constant
         endpoint.account_id,
         endpoint.id,
         reason,
+        url,
+        failing_since,
     )
     return WebhookEndpoint(**row) if row else None
 

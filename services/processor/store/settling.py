@@ -73,8 +73,8 @@ are the transfers. `{object}` is what the counts are of, `{told}` is `tell("sett
 def tell(rows: str) -> str:
     """The parts of a statement that number and insert the events of `rows`.
 
-    An account's number is locked until the commit, after its balances: every statement locks in
-    this order, and numbers are those of the order of commits.
+    An account's number is locked until the commit, so that numbers are in the order of commits.
+    Every statement with both is made of these parts, and locks numbers and balances in one order.
     """
     return f"""), numbered AS (
             INSERT INTO event_sequences (account_id, last)
