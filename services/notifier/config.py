@@ -30,7 +30,7 @@ class NotifierSettings(Settings):
     """Seconds for one attempt: name look-up, connection, request and response together."""
     webhook_in_flight: int = Field(default=256, ge=1)
     """Attempts under way at once, at most."""
-    webhook_backlog_rate: float = Field(default=200.0, gt=0)
+    webhook_backlog_rate: float = Field(default=50.0, gt=0)
     """Attempts a second, at most, at what endpoints did not take before, while there is news."""
     webhook_disable_after: float = Field(default=432_000.0, gt=0)
     """Seconds for which an endpoint may fail before it is disabled: 5 days."""

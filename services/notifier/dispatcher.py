@@ -20,7 +20,7 @@ import structlog
 
 from services.notifier.attempts import Attempts
 from services.notifier.lane import Lane
-from services.notifier.pace import Pace
+from services.notifier.pace import TICK, Pace
 from services.notifier.policy import Delivered
 from services.notifier.store.backlog import defer, find_due
 from services.notifier.store.opening import Target
@@ -42,6 +42,9 @@ MOST_FIRSTS: Final = 100_000
 MOST_LANES: Final = 10_000
 """Endpoints that are remembered while nothing waits for them: how wide their lanes are, and whether
 they are quick."""
+BIT: Final = 20
+BETWEEN_BITS: Final = 0.05
+"""What a closed lane leaves to the table at a time, and seconds between."""
 ENVELOPE: Final = 100
 """Deliveries given back in one message."""
 EARLY: Final = 0.005
@@ -76,6 +79,8 @@ class Dispatcher:
         """Lanes that wait for the pace of the backlog alone."""
         self._hungry: dict[Item, Lane] = {}
         """Lanes that may want to pull."""
+        self._refusing: dict[Item, Lane] = {}
+        """Lanes that took no first attempts when they were last looked at."""
         self._firsts = 0
         """First attempts that wait in all lanes."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,12 +112,19 @@ class Dispatcher:
                 self._line_up(lane)
             else:
                 turned_away.append(target)
+                self._refusing[lane.endpoint] = lane
         self._pump()
         if turned_away:
             await self._leave([target.item for target in turned_away])
             for target in turned_away:
                 self._fall_behind(self._lane(target.endpoint))
             self._pump()
+
+    def refusing(self) -> list[Item]:
+        """The endpoints whose first attempts must wait in the table: they may be written there as
+        due at once, and need not be offered."""
+        self._refusing = {e: lane for e, lane in self._refusing.items() if lane.refuses}
+        return list(self._refusing)
 
     def wake(self, endpoint: Item, after: float = 0.0) -> None:
         """See to what is due at an endpoint, `after` seconds from now."""
@@ -240,7 +252,7 @@ class Dispatcher:
         if item is None:
             if wait > 0 and not firsts:
                 self._held_up[lane.endpoint] = lane
-                self._come_back(wait)
+                self._come_back(max(wait, TICK))
             return False
         if len(lane.backlog) < backlogged:
             self._pace.begun(now)
@@ -299,13 +311,21 @@ class Dispatcher:
         if was_closed:
             metrics.ENDPOINTS_LEFT_ALONE.inc()
             log.warning("endpoint_is_left_alone", endpoint_id=lane.endpoint.id)
+        self._refusing[lane.endpoint] = lane
         if firsts := self._empty(lane):
-            self._spawn(self._leave(firsts))
+            self._spawn(self._leave_bit_by_bit(firsts))
         after = lane.breaker.probe_at - now + EARLY
         asyncio.get_running_loop().call_later(after, self.wake, lane.endpoint)
 
     async def _leave(self, items: Sequence[Item]) -> None:
         await asyncio.gather(*map(self._deferrals.submit, items))
+
+    async def _leave_bit_by_bit(self, items: Sequence[Item]) -> None:
+        """So that nobody else's statements wait for hundreds of rows."""
+        for first in range(0, len(items), BIT):
+            await self._leave(items[first : first + BIT])
+            if not self._stopping.is_set():
+                await asyncio.sleep(BETWEEN_BITS)
 
     async def _pull(self, lane: Lane, wanted: int) -> None:
         try:

@@ -63,7 +63,12 @@ class EventHandler:
         await self._dispatcher.offer([target for target in targets if target.wait <= 0])
 
     async def _open(self, items: list[Item]) -> Sequence[list[Target] | None]:
-        opened = await persist(open_deliveries, self._database, sorted(set(items)))
+        opened = await persist(
+            open_deliveries,
+            self._database,
+            sorted(set(items)),
+            refusing=self._dispatcher.refusing(),
+        )
         return [opened[item.id] for item in items]
 
 

@@ -44,7 +44,7 @@ class Lane:
         """Take a first attempt in; False when it must wait in the table."""
         if item.id in self.here:
             return True
-        if not self.breaker.closed or len(self.first) >= MOST_WAITING:
+        if self.refuses:
             return False
         self.first.append(item)
         self.here.add(item.id)
@@ -113,6 +113,11 @@ class Lane:
         self.backlog.clear()
         self.behind = True
         return firsts
+
+    @property
+    def refuses(self) -> bool:
+        """Whether first attempts must wait in the table."""
+        return not self.breaker.closed or len(self.first) >= MOST_WAITING
 
     @property
     def waits(self) -> bool:

@@ -9,8 +9,9 @@ from typing import Final
 
 QUIET: Final = 1.0
 """Seconds without a first attempt after which nothing is kept waiting by the backlog."""
-BURST: Final = 5
-"""Attempts that may begin together."""
+TICK: Final = 0.2
+"""Seconds between looks at what the pace keeps waiting. What may begin in that time begins at once,
+so that it is claimed and recorded in sets: a commit for each would cost everybody's."""
 
 
 class Pace:
@@ -18,6 +19,7 @@ class Pace:
 
     def __init__(self, rate: float) -> None:
         self._interval = 1 / rate
+        self._burst = max(1.0, rate * TICK)
         self._due = float("-inf")
         self._news_at = float("-inf")
 
@@ -29,7 +31,7 @@ class Pace:
         """Seconds until one from the backlog may begin; 0 for now."""
         if now - self._news_at > QUIET:
             return 0.0
-        return max(0.0, self._due - BURST * self._interval - now)
+        return max(0.0, self._due - self._burst * self._interval - now)
 
     def begun(self, now: float) -> None:
         """One from the backlog has begun."""

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.notifier.pace import BURST, QUIET, Pace
+from services.notifier.pace import QUIET, TICK, Pace
 
 
 def begun_in(pace: Pace, start: float, seconds: float, *, news: bool) -> int:
@@ -24,7 +24,7 @@ def begun_in(pace: Pace, start: float, seconds: float, *, news: bool) -> int:
 @given(st.floats(1, 1000), st.floats(1, 5))
 def test_while_there_is_news_it_keeps_to_its_rate(rate: float, seconds: float) -> None:
     begun = begun_in(Pace(rate), 100.0, seconds, news=True)
-    assert rate * seconds - 1 <= begun <= rate * seconds + BURST + 2
+    assert rate * seconds - 1 <= begun <= rate * (seconds + TICK) + 3
 
 
 def test_without_news_nothing_is_kept_waiting() -> None:

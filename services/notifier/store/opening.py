@@ -46,9 +46,11 @@ _ID: Final = DELIVERY_ID.format(event="events.id", endpoint="subscription.endpoi
 
 
 async def open_deliveries(
-    database: Database, items: Sequence[Item]
+    database: Database, items: Sequence[Item], *, refusing: Sequence[Item] = ()
 ) -> dict[str, list[Target] | None]:
     """Make the deliveries that events call for, where they are not there already.
+
+    Those for endpoints that are `refusing` go to the endpoint's backlog: due, but not attempted.
 
     What is for a disabled endpoint is held. Returns, for each event id, its unfinished deliveries;
     None for an event that does not exist.
@@ -63,14 +65,21 @@ async def open_deliveries(
         ), called_for AS (
             {_CALLED_FOR.format(events="happened", id=_ID)}
         ), opened AS (
-            INSERT INTO deliveries (account_id, id, event_id, endpoint_id, status, held_at)
+            INSERT INTO deliveries (account_id, id, event_id, endpoint_id, status, held_at,
+                                    next_attempt_at)
             SELECT called_for.account_id, called_for.id, event_id, endpoint_id,
-                   CASE WHEN disabled_at IS NULL THEN 'pending' ELSE 'held' END,
-                   CASE WHEN disabled_at IS NULL THEN NULL ELSE now() END
+                   initial.status,
+                   CASE initial.status WHEN 'held' THEN now() END,
+                   CASE initial.status WHEN 'retrying' THEN now() END
               FROM called_for
               JOIN webhook_endpoints
                 ON webhook_endpoints.account_id = called_for.account_id
-               AND webhook_endpoints.id = called_for.endpoint_id
+               AND webhook_endpoints.id = called_for.endpoint_id,
+                   LATERAL (SELECT CASE
+                                WHEN disabled_at IS NOT NULL THEN 'held'
+                                WHEN (called_for.account_id, called_for.endpoint_id) IN
+                                     (SELECT * FROM unnest($3::text[], $4::text[])) THEN 'retrying'
+                                ELSE 'pending' END AS status) AS initial
              ORDER BY called_for.account_id, called_for.id
                 ON CONFLICT DO NOTHING
             RETURNING account_id, id, status
@@ -89,6 +98,8 @@ async def open_deliveries(
         """,  # noqa: S608 - made of constants
         [item.account_id for item in items],
         [item.id for item in items],
+        [endpoint.account_id for endpoint in refusing],
+        [endpoint.id for endpoint in refusing],
     )
     found: dict[str, list[Target] | None] = {item.id: None for item in items}
     for row in rows:
