@@ -269,8 +269,8 @@ async def _deal_with(
 def _report(fates: Counter[Fate], reason: str, *, kept: str = "") -> None:
     console = _console()
     if not fates:
-        which = f" has {reason!r} in its reason" if reason else ""
-        console.print(f"no dead letter{which}" if reason else "no dead letters")
+        which = f" with {reason!r} in their reason" if reason else ""
+        console.print(f"no dead letters{which}")
     for fate, number in fates.items():
         console.print(f"{number:,} {kept}" if fate is Fate.KEPT else f"{number:,} {fate}")
 

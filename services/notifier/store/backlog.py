@@ -1,9 +1,30 @@
 """What is due at an endpoint and waits in the table: deferred, pulled in order, and found again."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from shared.db import Database
 from shared.messages import Item
+
+ENDPOINTS_WITH: Final = """concerned AS (
+            (SELECT account_id, endpoint_id
+               FROM deliveries
+              WHERE {kind}
+              ORDER BY account_id, endpoint_id
+              LIMIT 1)
+             UNION ALL
+            SELECT following.account_id, following.endpoint_id
+              FROM concerned,
+                   LATERAL (SELECT account_id, endpoint_id
+                              FROM deliveries
+                             WHERE {kind}
+                               AND (account_id, endpoint_id)
+                                   > (concerned.account_id, concerned.endpoint_id)
+                             ORDER BY account_id, endpoint_id
+                             LIMIT 1) AS following
+        )"""
+"""The endpoints that have deliveries of a kind which has an index of its own: a walk from endpoint
+to endpoint, one look-up for each."""
 
 
 async def defer(database: Database, items: Sequence[Item]) -> None:
@@ -59,36 +80,20 @@ async def find_due(database: Database, asked: Sequence[tuple[Item, int]]) -> dic
 async def find_endpoints_overdue(database: Database, *, grace: float) -> list[Item]:
     """Endpoints of which something has been due for `grace` seconds and nobody attempts it.
 
-    Walks from endpoint to endpoint, so that one with a long backlog costs no more than another.
+    One with a long backlog costs no more than another.
     """
     rows = await database.fetch(
-        """
-        WITH RECURSIVE waiting AS (
-            (SELECT account_id, endpoint_id
-               FROM deliveries
-              WHERE next_attempt_at IS NOT NULL
-              ORDER BY account_id, endpoint_id
-              LIMIT 1)
-             UNION ALL
-            SELECT following.account_id, following.endpoint_id
-              FROM waiting,
-                   LATERAL (SELECT account_id, endpoint_id
-                              FROM deliveries
-                             WHERE next_attempt_at IS NOT NULL
-                               AND (account_id, endpoint_id)
-                                   > (waiting.account_id, waiting.endpoint_id)
-                             ORDER BY account_id, endpoint_id
-                             LIMIT 1) AS following
-        )
+        f"""
+        WITH RECURSIVE {ENDPOINTS_WITH.format(kind="next_attempt_at IS NOT NULL")}
         SELECT account_id, endpoint_id AS id
-          FROM waiting
+          FROM concerned
          WHERE EXISTS (SELECT 1
                          FROM deliveries AS d
-                        WHERE d.account_id = waiting.account_id
-                          AND d.endpoint_id = waiting.endpoint_id
+                        WHERE d.account_id = concerned.account_id
+                          AND d.endpoint_id = concerned.endpoint_id
                           AND d.next_attempt_at < now() - make_interval(secs => $1)
                           AND (d.lease_until IS NULL OR d.lease_until <= now()))
-        """,
+        """,  # noqa: S608 - made of constants
         grace,
     )
     return [Item(**row) for row in rows]

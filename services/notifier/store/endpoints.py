@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from services.notifier.store.backlog import ENDPOINTS_WITH
 from shared.db import Connection, Database
 from shared.messages import Item
 from shared.webhook_endpoint import COLUMNS, WebhookEndpoint
@@ -120,28 +121,12 @@ async def release_deliveries(database: Database, *, limit: int) -> list[Item]:
     """Put what is held for endpoints that are enabled again into their backlogs, in order of time,
     up to `limit` of each; returns the endpoint of each."""
     rows = await database.fetch(
-        """
-        WITH RECURSIVE holding AS (
-            (SELECT account_id, endpoint_id
-               FROM deliveries
-              WHERE held_at IS NOT NULL
-              ORDER BY account_id, endpoint_id
-              LIMIT 1)
-             UNION ALL
-            SELECT following.account_id, following.endpoint_id
-              FROM holding,
-                   LATERAL (SELECT account_id, endpoint_id
-                              FROM deliveries
-                             WHERE held_at IS NOT NULL
-                               AND (account_id, endpoint_id)
-                                   > (holding.account_id, holding.endpoint_id)
-                             ORDER BY account_id, endpoint_id
-                             LIMIT 1) AS following
-        ), waiting AS (
+        f"""
+        WITH RECURSIVE {ENDPOINTS_WITH.format(kind="held_at IS NOT NULL")}, waiting AS (
             SELECT d.account_id, d.id
-              FROM holding
+              FROM concerned
               JOIN webhook_endpoints AS e
-                ON e.account_id = holding.account_id AND e.id = holding.endpoint_id,
+                ON e.account_id = concerned.account_id AND e.id = concerned.endpoint_id,
                    LATERAL (SELECT account_id, id
                               FROM deliveries
                              WHERE account_id = e.account_id AND endpoint_id = e.id
@@ -156,7 +141,7 @@ async def release_deliveries(database: Database, *, limit: int) -> list[Item]:
           FROM waiting
          WHERE deliveries.account_id = waiting.account_id AND deliveries.id = waiting.id
         RETURNING deliveries.account_id, deliveries.endpoint_id AS id
-        """,
+        """,  # noqa: S608 - made of constants
         limit,
     )
     return [Item(**row) for row in rows]

@@ -51,7 +51,6 @@ async def open_deliveries(
     """Make the deliveries that events call for, where they are not there already.
 
     Those for endpoints that are `refusing` go to the endpoint's backlog: due, but not attempted.
-
     What is for a disabled endpoint is held. Returns, for each event id, its unfinished deliveries;
     None for an event that does not exist.
     """
