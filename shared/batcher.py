@@ -1,19 +1,23 @@
 """Write together what arrives together: one statement, one commit, an answer for each.
 
 Group commit: a write takes whatever is waiting, so a quiet system writes one row at once and a
-busy one writes hundreds, without a timer. A row that the database refuses never fails its
+busy one writes hundreds. A row that the database refuses never fails its
 neighbours: the batch is bisected until the culprit stands alone.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar
 
 from shared.errors import Permanent, Transient
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+SPACING: Final = 0.01
+LONGEST_REST: Final = 0.03
+"""Seconds; docs/performance.md has what they gain."""
 
 
 class Saturated(Transient):
@@ -21,10 +25,13 @@ class Saturated(Transient):
 
 
 class Batcher(Generic[T, R]):
-    """Collects items and gives them to `write` in lists of at most `max_size`.
+    """Collects items and gives them to `write` in lists of at most `max_size`, one list at a time.
 
-    `write` returns one result for each item, in their order, or raises for all of them. At most
-    `max_in_flight` writes run at once.
+    `write` returns one result for each item, in their order, or raises for all of them. The first
+    item after a quiet time is written at once. Otherwise what arrives is gathered: two writes begin
+    at least `spacing` seconds apart, and after each one there is a rest as long as it took (at most
+    `LONGEST_REST`), so that on a busy machine fewer and larger writes leave more of it for the
+    rest of the work. A whole list waits for nothing.
     """
 
     def __init__(
@@ -32,15 +39,19 @@ class Batcher(Generic[T, R]):
         write: Callable[[list[T]], Awaitable[Sequence[R]]],
         *,
         max_size: int,
-        max_in_flight: int = 2,
         max_waiting: int | None = None,
+        spacing: float = SPACING,
     ) -> None:
         self._write = write
         self._max_size = max_size
-        self._max_in_flight = max_in_flight
         self._max_waiting = max_waiting
+        self._spacing = spacing
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
-        self._writers: set[asyncio.Task[None]] = set()
+        self._writer: asyncio.Task[None] | None = None
+        self._began_at = 0.0
+        self._next_at = 0.0
+        self._next: asyncio.Handle | None = None
+        self._is_gathering = False
 
     def submit(self, item: T) -> asyncio.Future[R]:
         """Have `item` written; the future holds its result or its error. Raises Saturated."""
@@ -48,25 +59,49 @@ class Batcher(Generic[T, R]):
             raise Saturated(f"{len(self._waiting)} are waiting to be written")
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._writers) < self._max_in_flight:
-            # The task first runs after everything that is ready now has had its turn to submit.
-            self._writers.add(asyncio.create_task(self._write_waiting()))
+        self._plan()
         return future
 
     async def drain(self) -> None:
         """Return when nothing waits and nothing is being written."""
-        while self._writers:
-            await asyncio.wait(set(self._writers))
+        while self._waiting or self._writer is not None:
+            if self._next is not None:
+                self._next.cancel()
+                self._begin()
+            if self._writer is not None:
+                await asyncio.wait({self._writer})
 
-    async def _write_waiting(self) -> None:
-        try:
-            while self._waiting:
-                size = min(len(self._waiting), self._max_size)
-                await self._write_batch([self._waiting.popleft() for _ in range(size)])
-        finally:
-            # In the same step as the decision to stop: a submit right after it must find room for
-            # a new writer.
-            self._writers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+    def _plan(self) -> None:
+        """See to it that what waits is written as soon as it may be."""
+        if not self._waiting or self._writer is not None:
+            return
+        is_whole = len(self._waiting) >= self._max_size
+        if self._next is not None:
+            if not (is_whole and self._is_gathering):
+                return
+            self._next.cancel()
+        loop = asyncio.get_running_loop()
+        self._is_gathering = not is_whole and loop.time() < self._next_at
+        if self._is_gathering:
+            self._next = loop.call_at(self._next_at, self._begin)
+        else:
+            # Everything that is ready now has its turn to submit before.
+            self._next = loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._next = None
+        self._began_at = asyncio.get_running_loop().time()
+        size = min(len(self._waiting), self._max_size)
+        batch = [self._waiting.popleft() for _ in range(size)]
+        self._writer = asyncio.create_task(self._write_batch(batch))
+        self._writer.add_done_callback(self._ended)
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        self._writer = None
+        now = asyncio.get_running_loop().time()
+        rest = min(now - self._began_at, LONGEST_REST)
+        self._next_at = max(self._began_at + self._spacing, now + rest)
+        self._plan()
 
     async def _write_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:

@@ -1,12 +1,12 @@
 """An event: the exact bytes that are stored, signed and sent."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from shared.ids import new_id
+from shared.json_text import to_json
 from shared.payment import iso
 
 
@@ -45,5 +45,4 @@ def make_event(
         "livemode": False,
         "data": {"object": subject},
     }
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return Event(account_id, id_, type_, object_id, text)
+    return Event(account_id, id_, type_, object_id, to_json(body))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shared.errors import Malformed
+from shared.json_text import to_json
 
 VERSION: Final = 1
 
@@ -39,13 +40,13 @@ def encode_item(item: Item) -> str:
         fields["request_id"] = item.request_id
     if item.by_hand:
         fields["by_hand"] = True
-    return json.dumps(fields, separators=(",", ":"))
+    return to_json(fields)
 
 
 def opening(kind: str) -> str:
     """The text before the items of an envelope of `kind`. A statement that decides which rows are
     told of joins their items with commas and closes with `CLOSING`."""
-    return f'{{"v":{VERSION},"type":{json.dumps(kind)},"items":['
+    return f'{{"v":{VERSION},"type":{to_json(kind)},"items":['
 
 
 CLOSING: Final = "]}"
@@ -100,5 +101,5 @@ def _is_text(value: Any) -> bool:
         isinstance(value, str)
         and bool(value)
         and "\0" not in value
-        and not any("\ud800" <= character <= "\udfff" for character in value)
+        and (value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value))
     )

@@ -94,7 +94,7 @@ def payment_object(payment: Payment) -> PaymentObject:
         "currency": currency,
         "status": payment.status,
         "description": payment.description,
-        "metadata": json.loads(payment.metadata),
+        "metadata": {} if payment.metadata == "{}" else json.loads(payment.metadata),
         "amount_refunded": to_major(payment.amount_refunded, currency),
         "amount_refunded_minor": payment.amount_refunded,
         "failure_code": payment.failure_code,
@@ -107,4 +107,4 @@ def payment_object(payment: Payment) -> PaymentObject:
 
 def iso(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds: 2026-01-31T09:30:00.000000Z."""
-    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
+    return f"{moment.isoformat(timespec='microseconds')[:26]}Z"

@@ -33,6 +33,11 @@ REMEMBERED_METADATA: Final = 1024
 """Characters; a payment with more is asked for again."""
 
 
+_ACCEPTED: Final = {
+    replayed: metrics.PAYMENTS_ACCEPTED.labels(str(replayed).lower()) for replayed in (False, True)
+}
+
+
 class IdempotencyMismatch(Exception):  # noqa: N818 - an answer
     """The key was used before, with other parameters."""
 
@@ -59,9 +64,7 @@ class Acceptor:
     )
 
     def __post_init__(self) -> None:
-        self._batcher = Batcher(
-            self._commit, max_size=self.max_batch, max_in_flight=2, max_waiting=self.max_waiting
-        )
+        self._batcher = Batcher(self._commit, max_size=self.max_batch, max_waiting=self.max_waiting)
 
     async def accept(self, new: NewPayment) -> Accepted:
         """Commit `new`, or find what its idempotency key made before.
@@ -76,13 +79,13 @@ class Acceptor:
             written = await self._batcher.submit(new)
             if isinstance(written, Transient):
                 raise written
-            payment = written.as_created()
+            payment = written
             if place is not None and len(payment.metadata) <= REMEMBERED_METADATA:
                 self._recent.put(place, payment)
         replayed = payment.id != new.id
         if replayed and payment.request_fingerprint != new.request_fingerprint:
             raise IdempotencyMismatch
-        metrics.PAYMENTS_ACCEPTED.labels(str(replayed).lower()).inc()
+        _ACCEPTED[replayed].inc()
         return Accepted(payment, replayed)
 
     async def drain(self) -> None:
@@ -108,10 +111,17 @@ class Acceptor:
         return [
             _as_payment(new, created[new.id])
             if new.id in created
-            else by_id.get(new.id)
-            or by_key[new.account_id, new.idempotency_scope, new.idempotency_key]
+            else _repeated(new, by_id, by_key).as_created()
             for new in batch
         ]
+
+
+def _repeated(
+    new: NewPayment,
+    by_id: dict[str, Payment],
+    by_key: dict[tuple[str, str | None, str | None], Payment],
+) -> Payment:
+    return by_id.get(new.id) or by_key[new.account_id, new.idempotency_scope, new.idempotency_key]
 
 
 def _as_payment(new: NewPayment, created_at: datetime) -> Payment:

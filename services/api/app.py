@@ -11,6 +11,7 @@ from services.api import documentation
 from services.api.accept import Acceptor
 from services.api.auth import Authenticator
 from services.api.config import ApiSettings, is_loopback
+from services.api.congestion import Congestion
 from services.api.context import CONTEXT, MAX_BODY, Context
 from services.api.gate import MOUNTS, make_dresser, make_gate
 from services.api.once import forget_old_answers
@@ -64,12 +65,15 @@ def make_app(settings: ApiSettings) -> App:
                 lambda: forget_old_answers(base.database, settings.idempotency_retention),
                 REAP_INTERVAL,
             )
+            congestion = Congestion(settings.refuse_above)
             await stack.enter_async_context(
-                lifecycle.running(settings.drain_timeout, answers_reaper=reaper)
+                lifecycle.running(
+                    settings.drain_timeout, answers_reaper=reaper, congestion=congestion
+                )
             )
             await stack.enter_async_context(
                 listen(
-                    make_web(settings, context),
+                    make_web(settings, context, congestion),
                     settings.api_host,
                     settings.api_port,
                     settings.drain_timeout,
@@ -80,7 +84,7 @@ def make_app(settings: ApiSettings) -> App:
     return app
 
 
-def make_web(settings: ApiSettings, context: Context) -> web.Application:
+def make_web(settings: ApiSettings, context: Context, congestion: Congestion) -> web.Application:
     """The routes and the gate before them."""
     mounted = [(op, op.path) for op in PROBES]
     mounted += [(op, mount + op.path) for mount in MOUNTS for op in (*PROBES, *OPERATIONS)]
@@ -89,6 +93,7 @@ def make_web(settings: ApiSettings, context: Context) -> web.Application:
     gate = make_gate(
         Authenticator(context.database, local=settings.auth == "local"),
         limiter,
+        congestion,
         frozenset(open_paths),
     )
     app = web.Application(middlewares=[gate], client_max_size=MAX_BODY)
@@ -97,6 +102,7 @@ def make_web(settings: ApiSettings, context: Context) -> web.Application:
     routes = [(op.method, path, op.handler) for op, path in mounted]
     spec = describe((*OPERATIONS, *PROBES))
     routes += [("GET", path, handler) for path, handler in documentation.routes(spec)]
-    for method, path, handler in routes:
+    # By path: the methods of one path then share a resource, and are found by one look.
+    for method, path, handler in sorted(routes, key=lambda route: route[1]):
         app.router.add_route(method, path, handler, expect_handler=answer_expectation)
     return app

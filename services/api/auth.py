@@ -10,6 +10,7 @@ import hashlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -108,6 +109,7 @@ def _key_of(presented: str) -> str | None:
     return None
 
 
+@lru_cache(maxsize=100)
 def _is_loopback_name(host: str) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname or ""

@@ -1,6 +1,5 @@
 """What handlers may use, and how they read a request and write an answer."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +20,13 @@ from services.api.store.pages import Span
 from services.api.strict_json import InvalidJson
 from shared.broker import Publisher
 from shared.db import Database
+from shared.json_text import to_json
 from shared.lifecycle import Lifecycle
 from shared.sealing import Seal
 
 MAX_BODY: Final = 1024 * 1024
 _JSON: Final = "application/json"
+_JSON_HEADERS: Final = {"Content-Type": f"{_JSON}; charset=utf-8"}
 M = TypeVar("M", bound=Request)
 T = TypeVar("T")
 
@@ -49,23 +50,20 @@ class Context:
 CONTEXT: Final = web.AppKey("context", Context)
 
 
-def as_text(body: Any) -> str:
-    """The JSON text of an answer."""
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-
-
 def answer_text(
     text: str, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """A JSON response that is text already. The line ends: people read these in terminals."""
     return web.Response(
-        status=status, text=text + "\n", content_type="application/json", headers=headers
+        status=status,
+        body=f"{text}\n".encode(),
+        headers=_JSON_HEADERS if headers is None else {**_JSON_HEADERS, **headers},
     )
 
 
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """A JSON response."""
-    return answer_text(as_text(body), status, headers)
+    return answer_text(to_json(body), status, headers)
 
 
 async def read_body(request: web.Request, model: type[M]) -> M:

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from services.api.context import answer_text, as_text
+from services.api.context import answer_text
+from shared.json_text import to_json
 
 DIRECTORY: Final = Path(__file__).parent / "docs"
 FILES: Final = {
@@ -37,7 +38,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def routes(spec: dict[str, Any]) -> Sequence[tuple[str, Handler]]:
     """The paths of the description and its page, and who answers them."""
-    text = as_text(spec)
+    text = to_json(spec)
 
     async def show_spec(_: web.Request) -> web.StreamResponse:
         return answer_text(text)

@@ -4,13 +4,13 @@
 that its SDKs raise the exceptions they should.
 """
 
-import json
 from collections.abc import Mapping
 
 from aiohttp import web
 from pydantic import ValidationError
 
 from services.api.codes import Code
+from shared.json_text import to_json
 
 
 class Problem(Exception):  # noqa: N818 - it is an answer
@@ -101,7 +101,7 @@ def respond(problem: Problem, request_id: str) -> web.Response:
     }
     return web.Response(
         status=problem.status,
-        text=json.dumps({"error": body}, ensure_ascii=False, separators=(",", ":")) + "\n",
+        text=to_json({"error": body}) + "\n",
         content_type="application/json",
         headers=problem.headers,
     )

@@ -1,10 +1,12 @@
 """What happens to every request before and after its handler: the one middleware.
 
-Request id → origin → key → rate limit → handler → headers; and every error becomes the envelope.
+Request id → origin → congestion → key → rate limit → handler → headers; and every error becomes the
+envelope.
 """
 
 import time
 from collections.abc import Awaitable, Callable, Collection
+from functools import lru_cache
 from typing import Final
 
 import structlog
@@ -14,6 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 from services.api import errors
 from services.api.auth import Authenticator, Caller
 from services.api.codes import Code
+from services.api.congestion import Congestion
 from services.api.errors import Problem
 from services.api.rate_limit import RateLimiter, Verdict, field
 from shared import metrics
@@ -32,10 +35,18 @@ MOUNTS: Final = ("/api/v1", "/v1")
 """Where the same resources are found: at ours, and where Stripe's clients look."""
 
 
+_requests = lru_cache(256)(metrics.REQUESTS.labels)
+_request_seconds = lru_cache(16)(metrics.REQUEST_SECONDS.labels)
+
+
 def make_gate(
-    authenticator: Authenticator, limiter: RateLimiter, open_paths: Collection[str]
+    authenticator: Authenticator,
+    limiter: RateLimiter,
+    congestion: Congestion,
+    open_paths: Collection[str],
 ) -> Middleware:
-    """The middleware, with what it needs; `open_paths` need no key and have no limit."""
+    """The middleware, with what it needs; `open_paths` need no key, have no limit, and are answered
+    however late it is."""
 
     @web.middleware
     async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -44,6 +55,8 @@ def make_gate(
         try:
             authenticator.check_origin(request.headers)
             if request.path not in open_paths:
+                if congestion.refuses(started):
+                    raise Saturated("the process is late")  # noqa: TRY301
                 caller = await authenticator.authenticate(request.headers, started)
                 request[CALLER], request[AUTHENTICATOR] = caller, authenticator
                 verdict = request[_VERDICT] = limiter.take(_user(request, caller), started)
@@ -51,8 +64,8 @@ def make_gate(
             response = await handler(request)
         except Exception as error:
             response = errors.respond(_as_problem(error, request), request_id)
-        metrics.REQUESTS.labels(request.method, response.status).inc()
-        metrics.REQUEST_SECONDS.labels(request.method).observe(time.monotonic() - started)
+        _requests(request.method, response.status).inc()
+        _request_seconds(request.method).observe(time.monotonic() - started)
         return response
 
     return gate

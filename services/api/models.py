@@ -312,4 +312,6 @@ class ListBalanceTransactions(TimedPage):
 
 def metadata_text(metadata: dict[str, str]) -> str:
     """The JSON text of a metadata object, keys in order."""
+    if not metadata:
+        return "{}"
     return json.dumps(metadata, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

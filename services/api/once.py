@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from services.api.context import CONTEXT, answer, answer_text, as_text, idempotency_key
+from services.api.context import CONTEXT, answer, answer_text, idempotency_key
 from services.api.errors import key_reused
 from services.api.gate import CALLER
 from services.api.models import Request
 from services.api.store.requests import claim_request, forget_answers, save_answer
 from shared.db import Connection, Database
+from shared.json_text import to_json
 
 REPLAYED: Final = {"Idempotent-Replayed": "true"}
 AT_ONCE: Final = 1000
@@ -47,7 +48,7 @@ async def once(
             if earlier.fingerprint != fingerprint:
                 raise key_reused()
             return answer_text(seal.open(earlier.body), headers=REPLAYED)
-        text = as_text(await change(transaction))
+        text = to_json(await change(transaction))
         await save_answer(
             transaction, account_id=account_id, route=route, key=key, body=seal.close(text)
         )

@@ -71,9 +71,7 @@ class Reserver:
     )
 
     def __post_init__(self) -> None:
-        self._batcher = Batcher(
-            self._commit, max_size=self.max_batch, max_in_flight=2, max_waiting=self.max_waiting
-        )
+        self._batcher = Batcher(self._commit, max_size=self.max_batch, max_waiting=self.max_waiting)
 
     async def reserve(self, new: NewRefund) -> Reserved:
         """Commit `new`, or find what its idempotency key made before.

@@ -28,13 +28,7 @@ def parse(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise InvalidJson(f"The body is not UTF-8: byte {error.start} is wrong.") from None
     try:
-        value = json.loads(
-            text,
-            parse_float=JsonNumber,
-            parse_int=JsonNumber,
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_object,
-        )
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise InvalidJson(
             f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
@@ -59,6 +53,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise InvalidJson(f"The name {twice!r} stands twice in one object.")
     return result
+
+
+_DECODER: Final = json.JSONDecoder(
+    parse_float=JsonNumber,
+    parse_int=JsonNumber,
+    parse_constant=_refuse_constant,
+    object_pairs_hook=_object,
+)
 
 
 def check_texts(value: Any, depth: int = 0) -> None:

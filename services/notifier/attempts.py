@@ -86,11 +86,14 @@ class Attempts:
     def __post_init__(self) -> None:
         self._claims = Batcher(self._claim, max_size=self.max_batch)
         self._records = Batcher(self._record, max_size=self.max_batch)
-        # One after the other: what is found first is written first.
-        self._findings = Batcher(self._note, max_size=self.max_batch, max_in_flight=1)
+        # One list after the other: what is found first is written first.
+        self._findings = Batcher(self._note, max_size=self.max_batch)
 
     async def attempt(self, item: Item) -> Finished | None:
-        """Attempt one delivery; None when it is finished, not due, held, or attempted elsewhere."""
+        """Attempt one delivery; None when it is finished, not due, held, or attempted elsewhere.
+
+        What came of it is not written down yet: give it to `record`.
+        """
         asked_at = time.monotonic()
         attempt = await self._claims.submit(item)
         # What is sent must have ended, and been recorded, while the lease lasts: that began at some
@@ -111,18 +114,20 @@ class Attempts:
                 now=now,
                 rand=random(),  # noqa: S311 - jitter
             )
-        finished = Finished(attempt, result, verdict)
+        return Finished(attempt, result, verdict)
+
+    async def record(self, finished: Finished) -> None:
+        """Write down what came of an attempt, and what it says about the endpoint."""
         await self._records.submit(finished)
         self._tell(finished)
         health = examine(
-            result,
-            failing_since=attempt.failing_since,
-            now=now,
+            finished.result,
+            failing_since=finished.attempt.failing_since,
+            now=self.clock(),
             disable_after=self.disable_after,
         )
         if health is not None:
-            await self._findings.submit((attempt, health))
-        return finished
+            await self._findings.submit((finished.attempt, health))
 
     def _tell(self, finished: Finished) -> None:
         outcome = type(finished.verdict).__name__.lower()

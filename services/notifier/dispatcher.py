@@ -170,17 +170,23 @@ class Dispatcher:
         self._pump()
 
     async def _attempt(self, lane: Lane, item: Item, began: float) -> None:
-        judged = None
+        finished = None
         try:
-            judged = await self._attempts.attempt(item)
+            finished = await self._attempts.attempt(item)
         except Exception:  # of one delivery; the table has it, and the sweeper comes by
             log.exception("attempt_failed", delivery_id=item.id)
         finally:
+            # The endpoint has answered: it may be sent the next while this is written down.
             self._lanes.ended(lane, item)
-        if judged is not None and judged.result.sent:
-            self._learn(lane, isinstance(judged.verdict, Delivered), began)
+        if finished is not None and finished.result.sent:
+            self._learn(lane, isinstance(finished.verdict, Delivered), began)
         self._lanes.line_up(lane)
         self._pump()
+        if finished is not None:
+            try:
+                await self._attempts.record(finished)
+            except Exception:  # the lease runs out, and the attempt is written down as lost
+                log.exception("attempt_not_recorded", delivery_id=item.id)
 
     def _learn(self, lane: Lane, success: bool, began: float) -> None:
         """What an outcome says about its endpoint."""

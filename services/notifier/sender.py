@@ -9,9 +9,9 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, Final
 
 import aiohttp
@@ -26,7 +26,7 @@ from shared.version import VERSION
 
 MAX_RESPONSE: Final = 64 * 1024
 KEPT_RESPONSE: Final = 4 * 1024
-_REUSED: Final = "reused"
+_MADE: Final = ContextVar[list[str]]("addresses to which this task's request made a connection")
 _RETRY_AFTER_STATUSES: Final = (429, 503)
 
 
@@ -85,33 +85,26 @@ class Sender:
         }
         names = {name.lower() for name in ours}
         headers = {n: v for n, v in custom.items() if n.lower() not in names} | ours
-        # A connection that could not be made, or that a server closed while it lay idle, is worth
-        # one more try at once; everything slower is the schedule's.
-        connection: dict[str, bool] = {}
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(partial(_was_not_heard, connection)),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=0.5),
-            stop=tenacity.stop_after_attempt(2),
-            reraise=True,
-        )
         is_plain = attempt.url.lower().startswith("http:")
         session = self._plain if is_plain else self._secure
-        async for attempt_at_connecting in retrying:
-            with attempt_at_connecting:
-                connection.clear()
-                async with session.post(
-                    attempt.url,
-                    data=body,
-                    headers=headers,
-                    allow_redirects=False,
-                    trace_request_ctx=connection,
-                ) as response:
-                    retry_after = None
-                    if response.status in _RETRY_AFTER_STATUSES:
-                        retry_after = response.headers.get("Retry-After")
-                    start = await _read_start(response)
-                    return response.status, start, retry_after
-        raise AssertionError("tenacity reraises")  # pragma: no cover
+        try:
+            return await _post_once(session, attempt.url, headers, body)
+        except Exception as fault:
+            if not _was_not_heard(fault):
+                raise
+        return await _AGAIN.copy()(_post_once, session, attempt.url, headers, body)
+
+
+async def _post_once(
+    session: aiohttp.ClientSession, url: str, headers: Mapping[str, str], body: bytes
+) -> tuple[int, str, str | None]:
+    _MADE.set([])
+    async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+        retry_after = None
+        if response.status in _RETRY_AFTER_STATUSES:
+            retry_after = response.headers.get("Retry-After")
+        start = await _read_start(response)
+        return response.status, start, retry_after
 
 
 async def _read_start(response: aiohttp.ClientResponse) -> str:
@@ -135,15 +128,25 @@ def _storable(text: str) -> str:
     return clean[:KEPT_RESPONSE].decode("utf-8", errors="ignore")
 
 
-def _was_not_heard(connection: Mapping[str, bool], fault: BaseException) -> bool:
-    """Whether a request surely, or as good as surely, reached nobody: the connection could not be
-    made, or was one that had lain idle and was found closed."""
+def _was_not_heard(fault: BaseException) -> bool:
+    """Whether a request of this task surely, or as good as surely, reached nobody: the connection
+    could not be made, or was one that had lain idle and was found closed."""
     if isinstance(fault, aiohttp.ClientConnectorDNSError):
         return False  # a look-up took its time, and would again
     if isinstance(fault, aiohttp.ClientConnectorError):
         return not isinstance(fault.os_error, AddressRefused)
     closed = isinstance(fault, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
-    return closed and connection.get(_REUSED, False)
+    return closed and not _MADE.get()
+
+
+# A connection that could not be made, or that a server closed while it lay idle, is worth another
+# try at once, and one more a moment later; everything slower is the schedule's.
+_AGAIN: Final = tenacity.AsyncRetrying(
+    retry=tenacity.retry_if_exception(_was_not_heard),
+    wait=tenacity.wait_random_exponential(multiplier=0.1, max=0.5),
+    stop=tenacity.stop_after_attempt(2),
+    reraise=True,
+)
 
 
 def _explain(fault: Exception) -> str:
@@ -183,17 +186,14 @@ def _vetted_socket(allowed: Sequence[Network], plain: bool, info: tuple[Any, ...
         raise AddressRefused(reason)
     made = socket.socket(family=family, type=kind, proto=protocol)
     made.setblocking(False)
+    if (of_request := _MADE.get(None)) is not None:
+        of_request.append(address[0])
     return made
 
 
 def _session(
     connections: int, resolver: Resolver, socket_factory: Callable[[tuple[Any, ...]], socket.socket]
 ) -> aiohttp.ClientSession:
-    async def on_reuse(_session: Any, context: SimpleNamespace, _params: Any) -> None:
-        context.trace_request_ctx[_REUSED] = True
-
-    tracing = aiohttp.TraceConfig()
-    tracing.on_connection_reuseconn.append(on_reuse)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             limit=connections,
@@ -203,7 +203,6 @@ def _session(
             socket_factory=socket_factory,
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
-        trace_configs=[tracing],
         auto_decompress=False,
         trust_env=False,
         timeout=aiohttp.ClientTimeout(total=None),

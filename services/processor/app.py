@@ -5,15 +5,14 @@ import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
 
 from services.processor.config import ProcessorSettings
+from services.processor.folding import fold_all
 from services.processor.gateways.sandbox import SandboxGateway
 from services.processor.handler import EnvelopeHandler
 from services.processor.janitor import Janitor
 from services.processor.settlement import S
 from services.processor.settler import Asking, Settler
-from services.processor.store.counts import fold_counts
 from services.processor.work import PAYMENT_WORK, REFUND_WORK, Work
 from shared.broker import Consumer
 from shared.dead_letters import DeadLetters
@@ -22,9 +21,6 @@ from shared.lifecycle import App, Lifecycle, Stoppable
 from shared.probe import serve_probe
 from shared.repeat import Repeating
 from shared.topology import PROCESSOR_DEAD
-
-FOLD_ABOVE: Final = 50
-"""Changes of one count that are kept before they are replaced by their sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +60,7 @@ def make_app(settings: ProcessorSettings) -> App:
                     lambda: {"consuming": all(line.consumer.connected for line in lines)},
                 )
             )
-            fold = functools.partial(fold_counts, base.database, more_than=FOLD_ABOVE)
+            fold = functools.partial(fold_all, base.database)
             works: dict[str, Stoppable] = {
                 "counts": Repeating("counts", fold, settings.janitor_interval)
             }

@@ -1,6 +1,5 @@
 """What an answer of the gateway means for a payment or a refund: pure decisions, no I/O."""
 
-import json
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar, assert_never
@@ -16,6 +15,7 @@ from shared.event_types import (
     REFUND_FAILED,
 )
 from shared.ids import new_id
+from shared.json_text import to_json
 from shared.payment import Payment, iso, payment_object
 from shared.refund import Refund, refund_object
 from shared.states import PaymentStatus, RefundStatus
@@ -140,4 +140,4 @@ def as_call(answer: Answer) -> str:
             record["code"] = code
         case Unknown(reason):
             record["reason"] = reason
-    return json.dumps(record, ensure_ascii=False)
+    return to_json(record)

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from services.api import strict_json
 from services.api.app import make_web
 from services.api.config import ApiSettings
+from services.api.congestion import Congestion
 from services.api.context import Context
 from services.api.documentation import DIRECTORY, PATHS
 from services.api.gate import MOUNTS
@@ -50,6 +51,7 @@ def test_every_route_is_in_the_description_and_the_other_way_round() -> None:
     app = make_web(
         ApiSettings(auth="local", sealing_keys=(SecretStr(SEALING_KEY),)),
         cast(Context, SimpleNamespace(database=None)),
+        Congestion(60),
     )
     served = {
         (route.method, cast(web.Resource, route.resource).canonical)

@@ -270,7 +270,7 @@ async def test_nobody_attempts_what_another_has_leased(
         *(claim_attempts(empty, [target.item], lease=60) for _ in range(10))
     )
     assert sum(len(claimed) for claimed in claims) == 1
-    await notifier.attempts.attempt(target.item)
+    assert await notifier.attempts.attempt(target.item) is None
     assert receiver.heard == []
 
 

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from services.api.accept import Acceptor
 from services.api.app import make_web
 from services.api.config import ApiSettings
+from services.api.congestion import Congestion
 from services.api.context import Context
 from services.api.reserve import Reserver
 from services.api.routes import OPERATIONS
@@ -214,7 +215,7 @@ async def serving(database: Explaining, urls: Urls) -> AsyncIterator[aiohttp.Cli
         0.0,
     )
     settings = ApiSettings(auth="local", sealing_keys=SEALED, rate_limit=1e6, rate_burst=10**6)
-    runner = web.AppRunner(make_web(settings, context))
+    runner = web.AppRunner(make_web(settings, context, Congestion(60)))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]

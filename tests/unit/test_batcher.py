@@ -33,13 +33,60 @@ async def test_what_arrives_during_a_write_is_the_next_one() -> None:
         await may_finish.wait()
         return items
 
-    batcher = Batcher(write, max_size=100, max_in_flight=1)
+    batcher = Batcher(write, max_size=100)
     first = batcher.submit(0)
     await asyncio.sleep(0)
     rest = [batcher.submit(n) for n in range(1, 5)]
     may_finish.set()
     await asyncio.gather(first, *rest)
     assert writes == [[0], [1, 2, 3, 4]]
+
+
+async def test_one_after_a_rest_is_written_at_once_and_the_next_ones_together() -> None:
+    began: list[tuple[float, int]] = []
+    loop = asyncio.get_running_loop()
+
+    async def write(items: list[int]) -> list[int]:
+        began.append((loop.time(), len(items)))
+        return items
+
+    batcher = Batcher(write, max_size=100, spacing=0.05)
+    start = loop.time()
+    await batcher.submit(0)
+    assert began[0][0] - start < 0.05
+    futures = []
+    for n in range(1, 5):
+        futures.append(batcher.submit(n))
+        await asyncio.sleep(0.001)
+    await asyncio.gather(*futures)
+    assert [size for _, size in began] == [1, 4]
+    assert began[1][0] - began[0][0] >= 0.049
+
+
+async def test_a_whole_batch_waits_for_no_spacing() -> None:
+    sizes: list[int] = []
+
+    async def write(items: list[int]) -> list[int]:
+        sizes.append(len(items))
+        return items
+
+    batcher = Batcher(write, max_size=3, spacing=3600)
+    await batcher.submit(0)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(batcher.submit(n) for n in range(6)))
+    assert sizes == [1, 3, 3]
+
+
+async def test_a_drain_waits_for_no_spacing() -> None:
+    async def write(items: list[int]) -> list[int]:
+        return items
+
+    batcher = Batcher(write, max_size=3, spacing=3600)
+    await batcher.submit(0)
+    late = batcher.submit(1)
+    async with asyncio.timeout(5):
+        await batcher.drain()
+    assert late.result() == 1
 
 
 @given(st.integers(1, 60), st.sets(st.integers(0, 59), max_size=5), st.integers(1, 20))
@@ -50,7 +97,7 @@ def test_bad_rows_fail_alone(count: int, bad: set[int], max_size: int) -> None:
         return items
 
     async def main() -> list[object]:
-        batcher = Batcher(write, max_size=max_size)
+        batcher = Batcher(write, max_size=max_size, spacing=0)
         futures = [batcher.submit(n) for n in range(count)]
         return await asyncio.gather(*futures, return_exceptions=True)
 
@@ -74,7 +121,7 @@ async def test_more_than_may_wait_is_refused_at_the_door() -> None:
         await may_finish.wait()
         return items
 
-    batcher = Batcher(write, max_size=1, max_in_flight=1, max_waiting=2)
+    batcher = Batcher(write, max_size=1, max_waiting=2)
     futures = [batcher.submit(0)]
     await asyncio.sleep(0)
     futures += [batcher.submit(1), batcher.submit(2)]
@@ -97,7 +144,7 @@ async def test_what_arrives_as_the_last_writer_ends_is_not_forgotten() -> None:
     async def write(items: list[int]) -> list[int]:
         return items
 
-    batcher = Batcher(write, max_size=1, max_in_flight=2)
+    batcher = Batcher(write, max_size=1)
     for first in (batcher.submit(0), batcher.submit(1)):
         # Called in the very iteration in which the writers end.
         first.add_done_callback(submit_another)

@@ -1,30 +1,59 @@
 """Counts by state: kept as changes, folded in the background."""
 
+from dataclasses import astuple, dataclass
+
 from shared.db import Database
 
 
-async def fold_counts(database: Database, *, more_than: int) -> None:
-    """Replace the changes of every count that has more than `more_than` of them by their sum."""
-    await database.execute(
+@dataclass(frozen=True, slots=True)
+class CountKey:
+    """What one number counts. As made, the place before all of them."""
+
+    account_id: str = ""
+    object: str = ""
+    currency: str = ""
+    status: str = ""
+
+
+async def fold_counts(
+    database: Database, *, start: CountKey, at_most: int, more_than: int
+) -> CountKey | None:
+    """Look at the next `at_most` changes from `start` on, and replace those of each count that has
+    more than `more_than` among them, which is less, by their sum. Returns where to go on, None when
+    those were the last."""
+    row = await database.fetchrow(
         """
-        WITH grown AS (
-            SELECT account_id, object, currency, status
+        WITH piece AS MATERIALIZED (
+            SELECT ctid AS place, account_id, object, currency, status
               FROM counts
+             WHERE (account_id, object, currency, status) >= ($1, $2, $3, $4)
+             ORDER BY account_id, object, currency, status
+             LIMIT $5
+        ), grown AS (
+            SELECT account_id, object, currency, status
+              FROM piece
              GROUP BY account_id, object, currency, status
-            HAVING count(*) > $1
+            HAVING count(*) > $6
         ), taken AS (
             DELETE FROM counts
-             USING grown
-             WHERE counts.account_id = grown.account_id
-               AND counts.object = grown.object
-               AND counts.currency = grown.currency
-               AND counts.status = grown.status
-            RETURNING counts.*
+             WHERE ctid = ANY(ARRAY(SELECT place
+                                      FROM piece
+                                      JOIN grown USING (account_id, object, currency, status)))
+            RETURNING *
+        ), folded AS (
+            INSERT INTO counts (account_id, object, currency, status, number, amount)
+            SELECT account_id, object, currency, status, sum(number), sum(amount)
+              FROM taken
+             GROUP BY account_id, object, currency, status
         )
-        INSERT INTO counts (account_id, object, currency, status, number, amount)
-        SELECT account_id, object, currency, status, sum(number), sum(amount)
-          FROM taken
-         GROUP BY account_id, object, currency, status
+        SELECT account_id, object, currency, status
+          FROM piece
+         WHERE (SELECT count(*) FROM piece) = $5
+         ORDER BY account_id DESC, object DESC, currency DESC, status DESC
+         LIMIT 1
         """,
+        *astuple(start),
+        at_most,
         more_than,
     )
+    return None if row is None else CountKey(**row)
