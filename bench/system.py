@@ -26,7 +26,8 @@ SETTINGS: Final = {
 """What a measurement changes: one client may send all, and the gateway answers fast."""
 
 
-def _inherited() -> dict[str, str]:
+def inherited() -> dict[str, str]:
+    """The environment of a system for a measurement: this one's, but for Florin's settings."""
     return {name: text for name, text in os.environ.items() if not name.startswith("FLORIN_")}
 
 
@@ -35,7 +36,11 @@ class System:
     """A running system."""
 
     url: str
-    database_url: str
+    database_url: str | None
+    key: str
+    """An account's; the default account's in a private system."""
+    pid: int | None
+    """Of `./florin up`, whose children are the system; None when it is not ours."""
 
 
 @contextlib.asynccontextmanager
@@ -50,7 +55,7 @@ async def private_system() -> AsyncIterator[System]:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "cli", "up", "--quiet", "--port", "0", "--data", directory,
             cwd=ROOT,
-            env=_inherited() | SETTINGS,
+            env=inherited() | SETTINGS,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
@@ -63,7 +68,7 @@ async def private_system() -> AsyncIterator[System]:
                 raise Misconfigured(f"the system did not start: {said}\n{rest}".rstrip())
             instance = read(data)
             assert instance is not None  # noqa: S101 - it runs
-            yield System(said, instance.database_url)
+            yield System(said, instance.database_url, instance.api_key, process.pid)
         finally:
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bench import commands as bench
+from bench.commands import bench, isolation
 from cli import dead_letters, keys
 from cli.listen import Listening
 from cli.listen import listen as run_listen
@@ -35,7 +35,8 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead_letters.app, name="dead-letters")
-app.add_typer(bench.app, name="bench")
+app.command()(bench)
+app.command("bench-isolation")(isolation)
 
 
 @app.command()
@@ -146,7 +147,7 @@ def check() -> None:
 @app.command()
 def lock() -> None:
     """Pin the newest dependencies, with hashes and without addresses."""
-    for name in ("requirements", "requirements-dev"):
+    for name in ("requirements", "requirements-bench", "requirements-dev"):
         options = [
             "--universal",
             "--python-version",

@@ -5,17 +5,23 @@ payment began, by the database's clock, to the moment at which the healthy endpo
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from statistics import median
 
 import aiohttp
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
 
-from bench.receiver import Receiver, open_receiver
+from bench.receiver import open_receiver
 from bench.store import settled_at
 from bench.system import System, private_system
+from bench.tally import Percentiles, percentiles
 from shared.db import open_database
 
 BAD = ("dead", "slow", "flapping")
@@ -24,21 +30,11 @@ PATIENCE = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Latency:
-    """Milliseconds from settled to received."""
-
-    p50: float
-    p90: float
-    p99: float
-    max: float
-
-
-@dataclass(frozen=True, slots=True)
 class Round:
     """One round: the same payments twice, the healthy endpoint alone and then among bad ones."""
 
-    alone: Latency
-    among: Latency
+    alone: Percentiles
+    among: Percentiles
     sent: dict[str, int]
     """Requests that each endpoint got among the others."""
 
@@ -48,14 +44,24 @@ class Round:
         return self.among.p99 / self.alone.p99
 
 
-def percentiles(seconds: Sequence[float]) -> Latency:
-    """Of latencies in seconds, in milliseconds. Nearest rank, as all are known."""
-    ordered = sorted(seconds)
+class Heard:
+    """When the healthy endpoint first heard of each event: wall-clock seconds, by its id."""
 
-    def at(share: float) -> float:
-        return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
+    def __init__(self) -> None:
+        self.at: dict[str, float] = {}
+        self._news = asyncio.Event()
 
-    return Latency(at(0.5), at(0.9), at(0.99), round(1000 * ordered[-1], 1))
+    def hear(self, headers: dict[bytes, bytes], _: bytes, now: float) -> None:
+        """It heard of one."""
+        self.at.setdefault(headers[b"webhook-id"].decode(), now)
+        self._news.set()
+
+    async def wait_for(self, number: int, timeout: float) -> None:
+        """Until it has heard of so many. Raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            while len(self.at) < number:
+                self._news.clear()
+                await self._news.wait()
 
 
 async def measure(
@@ -73,20 +79,24 @@ async def measure(
 
 async def _run(
     events: int, rate: float, neighbours: Sequence[str], step: Callable[[int], None]
-) -> tuple[Latency, dict[str, int]]:
+) -> tuple[Percentiles, dict[str, int]]:
     """One private system, and `events` payments through it."""
     async with open_receiver() as receiver, private_system() as system:
+        heard = Heard()
+        receiver.on_event = heard.hear
         async with aiohttp.ClientSession(system.url) as http:
             for name in ("healthy", *neighbours):
                 body = {"url": f"{receiver.url}/{name}", "enabled_events": ["payment.completed"]}
                 async with http.post("/v1/webhook_endpoints", json=body) as response:
                     response.raise_for_status()
             await _pay(http, events, rate, step)
-        await receiver.heard(events, PATIENCE)
-        latencies = await _latencies(system, receiver)
+        await heard.wait_for(events, PATIENCE)
+        latencies = await _latencies(system, heard)
         sent = dict(receiver.requests)
         receiver.end()
-    return percentiles(latencies), sent
+    found = percentiles(latencies)
+    assert found is not None  # noqa: S101 - there is at least one event
+    return found, sent
 
 
 async def _pay(
@@ -108,19 +118,20 @@ async def _pay_once(http: aiohttp.ClientSession) -> None:
         response.raise_for_status()
 
 
-async def _latencies(system: System, receiver: Receiver) -> list[float]:
+async def _latencies(system: System, heard: Heard) -> list[float]:
+    assert system.database_url is not None  # noqa: S101 - it is a private one
     database = await open_database(system.database_url, service="bench", size=1, wait=5)
     try:
-        settled = await settled_at(database, list(receiver.heard_at))
+        settled = await settled_at(database, list(heard.at))
     finally:
         await database.close()
-    return [heard - settled[id_] for id_, heard in receiver.heard_at.items()]
+    return [at - settled[id_] for id_, at in heard.at.items()]
 
 
 def as_json(rounds: Sequence[Round]) -> dict[str, object]:
     """The figures, for a file."""
     return {
-        "scenario": "webhooks",
+        "scenario": "isolation",
         "rounds": [{**asdict(found), "ratio": round(found.ratio, 3)} for found in rounds],
         "median_ratio": round(median([found.ratio for found in rounds]), 3),
     }
@@ -135,3 +146,34 @@ def rows(found: Sequence[Round]) -> list[tuple[str, ...]]:
             ratio = f"{one.ratio:.2f}" if name == "among" else ""
             lines.append((str(number), name, *(f"{figure:,.1f}" for figure in figures), ratio))
     return lines
+
+
+def run(events: int, rate: float, rounds: int, file: Path | None) -> None:
+    """Measure, and print a table."""
+    console = Console(highlight=False)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("starting", total=events)
+        found = asyncio.run(
+            measure(
+                events,
+                rate,
+                rounds,
+                lambda name, done: progress.update(task, description=name, completed=done),
+            )
+        )
+    table = Table(
+        title=f"milliseconds from settled to received, {events:,} events at {rate:g}/s",
+        box=None,
+        padding=(0, 2),
+        header_style="bold",
+    )
+    for name in ("round", "healthy endpoint", "p50", "p90", "p99", "max", "p99 among ÷ alone"):
+        table.add_column(name, justify="left" if name == "healthy endpoint" else "right")
+    for row in rows(found):
+        table.add_row(*row)
+    console.print(table)
+    others = ", ".join(f"{name} {found[-1].sent[name]:,}" for name in BAD)
+    console.print(f"requests to the bad ones in the last round: {others}")
+    console.print(f"median ratio: {median([one.ratio for one in found]):.2f}")
+    if file is not None:
+        file.write_text(json.dumps(as_json(found), indent=2) + "\n")

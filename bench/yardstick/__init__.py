@@ -1,0 +1,1 @@
+"""What the database alone does with the same work, row by row: the measure of everything else."""
