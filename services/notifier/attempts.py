@@ -17,6 +17,7 @@ from typing import Final, assert_never
 
 import structlog
 
+from services.notifier.attempt import Attempt, Claim
 from services.notifier.policy import (
     Dead,
     Delivered,
@@ -30,7 +31,7 @@ from services.notifier.policy import (
     judge,
 )
 from services.notifier.sender import Sender
-from services.notifier.store.attempts import Attempt, Finished, claim_attempts, record_attempts
+from services.notifier.store.attempts import Finished, claim_attempts, record_attempts
 from services.notifier.store.endpoints import (
     disable_endpoint,
     hold_deliveries,
@@ -57,6 +58,9 @@ LEASE_MARGIN: Final = 10.0
 """Seconds that a lease outlives the deadline of its attempt, for recording the outcome."""
 SHORTEST: Final = 1.0
 """Seconds; an attempt that would have less is not begun."""
+FRESH: Final = 1.0
+"""Seconds for which an attempt that waits here may be made as it was claimed: a merchant may change
+the endpoint meanwhile."""
 HELD_AT_ONCE: Final = 1000
 
 
@@ -79,7 +83,7 @@ class Attempts:
     """Seconds of failing."""
     clock: Callable[[], datetime] = utc_now
     max_batch: int = 500
-    _claims: Batcher[Item, Attempt | None] = field(init=False)
+    _claims: Batcher[tuple[Item, datetime | None], Attempt | None] = field(init=False)
     _records: Batcher[Finished, None] = field(init=False)
     _findings: Batcher[tuple[Attempt, Health], None] = field(init=False)
 
@@ -89,17 +93,26 @@ class Attempts:
         # One list after the other: what is found first is written first.
         self._findings = Batcher(self._note, max_size=self.max_batch)
 
-    async def attempt(self, item: Item) -> Finished | None:
+    @property
+    def lease(self) -> float:
+        """Seconds for which an attempt is claimed."""
+        return self.timeout + LEASE_MARGIN
+
+    async def attempt(self, item: Item, claim: Claim | None = None) -> Finished | None:
         """Attempt one delivery; None when it is finished, not due, held, or attempted elsewhere.
 
-        What came of it is not written down yet: give it to `record`.
+        `claim` is the caller's, if it has one. What came of it is not written down yet: give it to
+        `record`.
         """
-        asked_at = time.monotonic()
-        attempt = await self._claims.submit(item)
+        if claim is None or time.monotonic() - claim.asked_at > FRESH:
+            claim = await self._claim_one(item, claim)
+        if claim is None:
+            return None
+        attempt = claim.attempt
         # What is sent must have ended, and been recorded, while the lease lasts: that began at some
         # time after it was asked for.
-        left = self.timeout + LEASE_MARGIN / 2 - (time.monotonic() - asked_at)
-        if attempt is None or left < SHORTEST:
+        left = self.timeout + LEASE_MARGIN / 2 - (time.monotonic() - claim.asked_at)
+        if left < SHORTEST:
             return None
         result = await self._send(attempt, within=min(left, self.timeout))
         now = self.clock()
@@ -154,15 +167,15 @@ class Attempts:
             return Result(self.clock(), 0, None, error=str(error), sent=False)
         return await self.sender.send(replace(attempt, secrets=secrets), custom, within=within)
 
-    async def _claim(self, items: list[Item]) -> Sequence[Attempt | None]:
-        claimed = await persist(
-            claim_attempts,
-            self.database,
-            sorted(set(items)),
-            lease=self.timeout + LEASE_MARGIN,
-        )
+    async def _claim_one(self, item: Item, held: Claim | None) -> Claim | None:
+        asked_at = time.monotonic()
+        attempt = await self._claims.submit((item, held.attempt.lease_until if held else None))
+        return Claim(attempt, asked_at) if attempt is not None else None
+
+    async def _claim(self, asked: list[tuple[Item, datetime | None]]) -> Sequence[Attempt | None]:
+        claimed = await persist(claim_attempts, self.database, dict(asked), lease=self.lease)
         # An item that stands twice in the batch gets one attempt, the first.
-        return [claimed.pop(item.id, None) for item in items]
+        return [claimed.pop(item.id, None) for item, _ in asked]
 
     async def _record(self, finished: list[Finished]) -> Sequence[None]:
         ordered = sorted(finished, key=lambda f: (f.attempt.account_id, f.attempt.delivery_id))

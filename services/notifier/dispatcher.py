@@ -12,16 +12,18 @@ A process that dies loses nothing but time: the sweeper finds what it had.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from datetime import datetime
 from random import random
 from typing import Any, Final
 
 import structlog
 
+from services.notifier.attempt import Claim
 from services.notifier.attempts import Attempts
 from services.notifier.lane import Lane
 from services.notifier.lanes import Lanes
 from services.notifier.policy import Delivered
-from services.notifier.store.backlog import defer, find_due
+from services.notifier.store.backlog import defer, find_due, give_up_claims
 from services.notifier.store.opening import Target
 from services.notifier.window import QUICK
 from shared import metrics
@@ -36,6 +38,8 @@ from shared.topology import COMMANDS
 
 log = structlog.get_logger()
 
+MOST_CLAIMED: Final = 2000
+"""First attempts that wait here claimed, with what they need; the rest is claimed at its turn."""
 BIT: Final = 20
 BETWEEN_BITS: Final = 0.05
 """What a closed lane leaves to the table at a time, and seconds between."""
@@ -63,8 +67,13 @@ class Dispatcher:
         self._publisher = publisher
         self._clock = clock
         self._lanes = Lanes(places, backlog_rate)
+        self._database = database
+        self._claims: dict[str, Claim] = {}
+        """What waits here and was claimed when it was opened, by delivery."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._deferrals = Batcher[Item, None](lambda items: _defer(database, items), max_size=500)
+        self._deferrals = Batcher[tuple[Item, datetime | None], None](
+            lambda asked: _defer(database, asked), max_size=500
+        )
         self._pulls = Batcher[tuple[Item, int], list[Item]](
             lambda asked: _pull(database, asked), max_size=100
         )
@@ -73,11 +82,20 @@ class Dispatcher:
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
 
-    async def offer(self, targets: Sequence[Target]) -> None:
+    def lease(self) -> float | None:
+        """Seconds for which first attempts are to be claimed when they are opened; None when so
+        many wait that it is early to."""
+        return self._attempts.lease if len(self._claims) < MOST_CLAIMED else None
+
+    async def offer(self, targets: Sequence[Target], asked_at: float = 0.0) -> None:
         """Take deliveries in hand; returns when nothing of them depends on the caller any more.
 
         What was never attempted waits in its lane, or, where that is full or closed, in the table.
+        What is claimed was asked for at `asked_at`, in monotonic seconds.
         """
+        for target in targets:
+            if target.attempt is not None:
+                self._claims[target.item.id] = Claim(target.attempt, asked_at)
         if self._stopping.is_set():
             await self._give_back([target.item for target in targets])
             return
@@ -172,7 +190,7 @@ class Dispatcher:
     async def _attempt(self, lane: Lane, item: Item, began: float) -> None:
         finished = None
         try:
-            finished = await self._attempts.attempt(item)
+            finished = await self._attempts.attempt(item, self._claims.pop(item.id, None))
         except Exception:  # of one delivery; the table has it, and the sweeper comes by
             log.exception("attempt_failed", delivery_id=item.id)
         finally:
@@ -212,7 +230,14 @@ class Dispatcher:
         asyncio.get_running_loop().call_later(after, self.wake, lane.endpoint)
 
     async def _leave(self, items: Sequence[Item]) -> None:
-        await asyncio.gather(*map(self._deferrals.submit, items))
+        await asyncio.gather(
+            *(self._deferrals.submit((item, self._let_go(item))) for item in items)
+        )
+
+    def _let_go(self, item: Item) -> datetime | None:
+        """Forget a claim; returns the end of its lease."""
+        claim = self._claims.pop(item.id, None)
+        return claim.attempt.lease_until if claim else None
 
     async def _leave_bit_by_bit(self, items: Sequence[Item]) -> None:
         """So that nobody else's statements wait for hundreds of rows."""
@@ -236,11 +261,14 @@ class Dispatcher:
     async def _give_back(self, items: Sequence[Item]) -> None:
         """Let another notifier, or the next, make first attempts; when the broker is away, the
         sweeper will."""
+        claimed = {item: until for item in items if (until := self._let_go(item)) is not None}
         envelopes = [items[i : i + ENVELOPE] for i in range(0, len(items), ENVELOPE)]
         messages = [
             Outgoing(COMMANDS, DELIVERIES, encode(DELIVERIES, e).encode()) for e in envelopes
         ]
         try:
+            if claimed:
+                await give_up_claims(self._database, claimed)
             await self._publisher.publish(messages)
         except Transient as error:
             log.warning("left_to_the_sweeper", deliveries=len(items), reason=str(error))
@@ -257,9 +285,9 @@ class Dispatcher:
             log.error("dispatching_failed", exc_info=task.exception())
 
 
-async def _defer(database: Database, items: list[Item]) -> Sequence[None]:
-    await persist(defer, database, sorted(set(items)))
-    return [None] * len(items)
+async def _defer(database: Database, asked: list[tuple[Item, datetime | None]]) -> Sequence[None]:
+    await persist(defer, database, dict(asked))
+    return [None] * len(asked)
 
 
 async def _pull(database: Database, asked: list[tuple[Item, int]]) -> Sequence[list[Item]]:

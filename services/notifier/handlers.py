@@ -1,6 +1,7 @@
 """What the notifier's consumers do with a message: what happened, and what is due."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import structlog
@@ -56,20 +57,22 @@ class EventHandler:
 
         Returns when they are committed: no endpoint keeps an event's message waiting.
         """
-        targets = await self._openings.submit(item)
+        targets, asked_at = await self._openings.submit(item)
         if targets is None:
             raise Malformed(f"there is no event {item.id} in account {item.account_id}")
         # One that is leased or scheduled is somebody else's, or the sweeper's in time.
-        await self._dispatcher.offer([target for target in targets if target.wait <= 0])
+        await self._dispatcher.offer([target for target in targets if target.wait <= 0], asked_at)
 
-    async def _open(self, items: list[Item]) -> Sequence[list[Target] | None]:
+    async def _open(self, items: list[Item]) -> Sequence[tuple[list[Target] | None, float]]:
+        asked_at = time.monotonic()
         opened = await persist(
             open_deliveries,
             self._database,
             sorted(set(items)),
+            lease=self._dispatcher.lease(),
             refusing=self._dispatcher.refusing(),
         )
-        return [opened[item.id] for item in items]
+        return [(opened[item.id], asked_at) for item in items]
 
 
 class DeliveryHandler:

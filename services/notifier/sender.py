@@ -18,10 +18,10 @@ import aiohttp
 import tenacity
 
 from services.notifier.addresses import Network, refusal
+from services.notifier.attempt import Attempt
 from services.notifier.policy import Result
 from services.notifier.resolver import Resolver
 from services.notifier.signing import signature_headers
-from services.notifier.store.attempts import Attempt
 from shared.version import VERSION
 
 MAX_RESPONSE: Final = 64 * 1024

@@ -239,7 +239,7 @@ async def test_a_first_attempt_that_had_to_wait_is_made_although_its_endpoint_wa
     endpoint = await subscribe(empty, receiver.url)
     opened = await open_deliveries(empty, [await happen(empty)])
     [[target]] = [targets or [] for targets in opened.values()]
-    await defer(empty, [target.item])
+    await defer(empty, {target.item: None})
     await unsubscribe(empty, endpoint)
     await notifier.sweep()
     await until(empty, "delivered")

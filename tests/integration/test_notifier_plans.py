@@ -12,6 +12,7 @@ from services.notifier.store.backlog import (
     defer_lost,
     find_due,
     find_endpoints_overdue,
+    give_up_claims,
 )
 from services.notifier.store.endpoints import (
     hold_deliveries,
@@ -57,18 +58,23 @@ async def filled(empty: Database) -> str:
 async def test_no_statement_walks_an_account(generic: bool, empty: Database, filled: str) -> None:
     database, endpoint = Explaining(empty, generic=generic), Item(ACCOUNT, filled)
     events = [await happen(empty) for _ in range(3)]
-    await open_deliveries(database, events)
+    opened = await open_deliveries(database, events[:1], lease=10)
+    opened |= await open_deliveries(database, events[1:])
     items = [Item(ACCOUNT, d["id"]) for d in await deliveries(empty) if d["status"] == "pending"]
     assert len(items) == 3
     await look_up_targets(database, items)
-    attempts = await claim_attempts(database, items, lease=10)
+    [first] = opened[events[0].id] or []
+    assert first.attempt is not None
+    held = dict.fromkeys(items) | {first.item: first.attempt.lease_until}
+    attempts = await claim_attempts(database, held, lease=10)
     result, later = Result(datetime.now(UTC), 1, 200), datetime(2020, 1, 1, tzinfo=UTC)
     verdicts: list[Verdict] = [Delivered(), Retry(later, 0.25), Retry(later, 0.25)]
     await record_attempts(
         database,
         [Finished(a, result, v) for a, v in zip(attempts.values(), verdicts, strict=True)],
     )
-    await defer(database, items)
+    await defer(database, dict.fromkeys(items))
+    await give_up_claims(database, dict.fromkeys(items, later))
     assert len((await find_due(database, [(endpoint, 10)]))[endpoint]) == 2
     assert await find_endpoints_overdue(database, grace=0) == [endpoint]
     await mark_failing(database, [endpoint], later)

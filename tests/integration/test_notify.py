@@ -267,7 +267,7 @@ async def test_nobody_attempts_what_another_has_leased(
     item = await happen(empty)
     [target] = (await open_deliveries(empty, [item]))[item.id] or []
     claims = await asyncio.gather(
-        *(claim_attempts(empty, [target.item], lease=60) for _ in range(10))
+        *(claim_attempts(empty, {target.item: None}, lease=60) for _ in range(10))
     )
     assert sum(len(claimed) for claimed in claims) == 1
     assert await notifier.attempts.attempt(target.item) is None
@@ -280,7 +280,7 @@ async def test_an_attempt_that_died_with_its_notifier_is_numbered_and_made_again
     await subscribe(empty, receiver.url)
     item = await happen(empty)
     [target] = (await open_deliveries(empty, [item]))[item.id] or []
-    lost = (await claim_attempts(empty, [target.item], lease=0.2))[target.item.id]
+    lost = (await claim_attempts(empty, {target.item: None}, lease=0.2))[target.item.id]
 
     async def swept() -> bool:
         return await notifier.sweep() > 0 and bool(receiver.heard)
@@ -393,7 +393,7 @@ async def test_a_redelivery_by_hand_outlives_an_outcome_that_is_recorded_late(
     [row] = await deliveries(empty)
     item = Item(ACCOUNT, row["id"])
     await empty.execute("UPDATE deliveries SET next_attempt_at = now()")
-    claimed = (await claim_attempts(empty, [item], lease=0.0))[item.id]
+    claimed = (await claim_attempts(empty, {item: None}, lease=0.0))[item.id]
     async with empty.transaction() as transaction:
         assert await queue_redelivery(transaction, ACCOUNT, item.id)
     late = Result(datetime.now(UTC), 1, 500)

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from services.notifier.attempt import Attempt
 from services.notifier.policy import Result
 from services.notifier.sender import MAX_RESPONSE, Sender, _vetted_socket, open_sender
-from services.notifier.store.attempts import Attempt
 from tests.receiver import Heard, Receiver
 from tests.telling import SECRET
 
@@ -37,6 +37,7 @@ def attempt(url: str) -> Attempt:
         account_id="acct",
         delivery_id="dlv_1",
         number=1,
+        lease_until=datetime.now(UTC),
         event_id="evt_1",
         body=BODY,
         endpoint_id="we_1",
@@ -44,7 +45,6 @@ def attempt(url: str) -> Attempt:
         secrets=[SECRET],
         custom_headers=None,
         failing_since=None,
-        abandoned=None,
     )
 
 

@@ -67,7 +67,8 @@ async def insert_payments(
         ), queued AS (
             INSERT INTO outbox (exchange, routing_key, body)
             SELECT $13, $14, $15 || string_agg(input.item, ',') || $16
-              FROM accepted JOIN input USING (account_id, id)
+              FROM input
+             WHERE (account_id, id) IN (SELECT account_id, id FROM accepted)  -- hashed
             HAVING count(*) > 0
             RETURNING id, body
         )

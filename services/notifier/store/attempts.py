@@ -1,38 +1,18 @@
 """Attempts: claimed by one notifier alone, and recorded with what follows from them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from services.notifier.attempt import Attempt
 from services.notifier.policy import Dead, Delivered, Held, Result, Retry, Verdict
-from services.notifier.store.opening import OPEN_STATES
+from services.notifier.store.opening import OPEN_STATES, SECRETS
 from shared.db import Database
 from shared.messages import CLOSING, DELIVERIES, Item, encode_item, opening
 from shared.states import DeliveryStatus
 from shared.store import OutboxRow
 from shared.topology import DEAD, NOTIFIER_DEAD, REASON_HEADER, RETRIES, rung
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """An attempt that this process alone may make, numbered, and all that it needs."""
-
-    account_id: str
-    delivery_id: str
-    number: int
-    event_id: str
-    body: str
-    endpoint_id: str
-    url: str
-    secrets: Sequence[str]
-    """Sealed; the newest first."""
-    custom_headers: str | None
-    """Sealed JSON of names and values."""
-    failing_since: datetime | None
-    """The endpoint's first failure since its last success."""
-    abandoned: str | None
-    """Why it is not made, if it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,75 +25,84 @@ class Finished:
 
 
 async def claim_attempts(
-    database: Database, items: Sequence[Item], *, lease: float
+    database: Database, items: Mapping[Item, datetime | None], *, lease: float
 ) -> dict[str, Attempt]:
     """Number an attempt for each delivery that is due and that nobody is attempting, and lease it.
 
-    The number and the lease are the fence: whoever has them may send, for `lease` seconds. A lease
-    that ran out is an attempt whose outcome nobody recorded; it is written down as such, so that
-    numbers have no gaps. What is for a disabled endpoint is held instead.
+    `items` have the end of the lease that the caller holds, if it holds one: the attempt that it
+    has then begins anew, under its number. The number and the lease are the fence: whoever has them
+    may send, for `lease` seconds. A lease that ran out is an attempt whose outcome nobody recorded;
+    it is written down as such, so that numbers have no gaps. What is for a disabled endpoint is
+    held instead.
     """
+    keys = sorted(items)
     rows = await database.fetch(
-        """
+        f"""
         WITH input AS (
-            SELECT * FROM unnest($1::text[], $2::text[]) AS i (account_id, id)
+            SELECT *
+              FROM unnest($1::text[], $2::text[], $5::timestamptz[])
+                   AS i (account_id, id, held_until)
         ), due AS (
-            SELECT d.account_id, d.id, d.endpoint_id, d.attempts, d.lease_until, d.updated_at
-              FROM input JOIN deliveries AS d USING (account_id, id)
+            SELECT d.account_id, d.id, d.endpoint_id, d.lease_until, d.updated_at, ours,
+                   d.attempts - ours::integer AS made
+              FROM input JOIN deliveries AS d USING (account_id, id),
+                   LATERAL (SELECT coalesce(d.lease_until = held_until, false) AS ours) AS fence
              WHERE d.status = ANY($3::text[])
                AND (d.next_attempt_at IS NULL OR d.next_attempt_at <= now())
-               AND (d.lease_until IS NULL OR d.lease_until <= now())
+               AND (d.lease_until IS NULL OR d.lease_until <= now() OR ours)
              ORDER BY d.account_id, d.id
                FOR UPDATE OF d SKIP LOCKED
         ), addressed AS MATERIALIZED (  -- apart: all at once, an account's rows would be walked
-            SELECT due.account_id, due.id,
+            SELECT due.account_id, due.id, due.made,
                    e.disabled_at IS NOT NULL AND e.deleted_at IS NULL AS disabled,
                    CASE WHEN e.deleted_at IS NOT NULL
-                             AND (due.attempts > 0 OR e.disabled_at IS NOT NULL)
+                             AND (due.made > 0 OR e.disabled_at IS NOT NULL)
                         THEN 'the endpoint was deleted' END AS abandoned,
                    e.url, e.custom_headers, e.failing_since,
-                   ARRAY[e.secret] || CASE WHEN e.previous_secrets_until > now()
-                                           THEN e.previous_secrets ELSE '{}' END AS secrets
+                   {SECRETS} AS secrets
               FROM due
               JOIN webhook_endpoints AS e
                 ON e.account_id = due.account_id AND e.id = due.endpoint_id
         ), lost AS (
             INSERT INTO delivery_attempts (account_id, delivery_id, number, started_at, error)
-            SELECT account_id, id, attempts, updated_at,
+            SELECT account_id, id, made, updated_at,
                    'the notifier stopped before the outcome was known'
               FROM due
-             WHERE lease_until IS NOT NULL
+             WHERE lease_until IS NOT NULL AND NOT ours
                 ON CONFLICT DO NOTHING
         ), held AS (
             UPDATE deliveries
                SET status = 'held', held_at = now(), next_attempt_at = NULL, lease_until = NULL,
-                   updated_at = now()
+                   attempts = made, updated_at = now()
               FROM addressed AS due
              WHERE deliveries.account_id = due.account_id AND deliveries.id = due.id AND disabled
         ), claimed AS (
             UPDATE deliveries
-               SET attempts = deliveries.attempts + 1,
+               SET attempts = made + 1,
                    lease_until = now() + make_interval(secs => $4),
                    updated_at = now()
               FROM addressed AS due
              WHERE deliveries.account_id = due.account_id AND deliveries.id = due.id
                AND NOT disabled
             RETURNING deliveries.account_id, deliveries.id AS delivery_id,
-                      deliveries.attempts AS number, deliveries.event_id, deliveries.endpoint_id,
-                      url, secrets, custom_headers, failing_since, abandoned
+                      deliveries.attempts AS number, deliveries.lease_until,
+                      deliveries.event_id, deliveries.endpoint_id, url, secrets,
+                      custom_headers, failing_since, abandoned
         )
-        SELECT claimed.account_id, delivery_id, number, claimed.event_id, claimed.endpoint_id,
-               url, secrets, custom_headers, failing_since, coalesce(events.body, '') AS body,
+        SELECT claimed.account_id, delivery_id, number, lease_until, claimed.event_id,
+               claimed.endpoint_id, url, secrets, custom_headers, failing_since,
+               coalesce(events.body, '') AS body,
                CASE WHEN events.id IS NULL THEN 'its event was pruned' ELSE abandoned END
                AS abandoned
           FROM claimed
           LEFT JOIN events
             ON events.account_id = claimed.account_id AND events.id = claimed.event_id
-        """,
-        [item.account_id for item in items],
-        [item.id for item in items],
+        """,  # noqa: S608 - made of constants
+        [item.account_id for item in keys],
+        [item.id for item in keys],
         OPEN_STATES,
         lease,
+        [items[item] for item in keys],
     )
     return {row["delivery_id"]: Attempt(**row) for row in rows}
 

@@ -1,6 +1,7 @@
 """What is due at an endpoint and waits in the table: deferred, pulled in order, and found again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 from shared.db import Database
@@ -27,25 +28,57 @@ ENDPOINTS_WITH: Final = """concerned AS (
 to endpoint, one look-up for each."""
 
 
-async def defer(database: Database, items: Sequence[Item]) -> None:
-    """Put first attempts into their endpoints' backlogs: due, and without spending an attempt."""
+async def defer(database: Database, items: Mapping[Item, datetime | None]) -> None:
+    """Put first attempts into their endpoints' backlogs: due, and without spending an attempt.
+
+    `items` have the end of the lease that the caller holds, if it holds one.
+    """
+    keys = sorted(items)
     await database.execute(
         """
         WITH waiting AS (
             SELECT account_id, id
-              FROM unnest($1::text[], $2::text[]) AS input (account_id, id)
+              FROM unnest($1::text[], $2::text[], $3::timestamptz[])
+                   AS input (account_id, id, held_until)
               JOIN deliveries USING (account_id, id)
-             WHERE status = 'pending' AND lease_until IS NULL
+             WHERE status = 'pending' AND lease_until IS NOT DISTINCT FROM held_until
              ORDER BY account_id, id
                FOR UPDATE OF deliveries SKIP LOCKED
         )
         UPDATE deliveries
-           SET status = 'retrying', next_attempt_at = now()
+           SET status = 'retrying', next_attempt_at = now(), lease_until = NULL, attempts = 0
           FROM waiting
          WHERE deliveries.account_id = waiting.account_id AND deliveries.id = waiting.id
         """,
-        [item.account_id for item in items],
-        [item.id for item in items],
+        [item.account_id for item in keys],
+        [item.id for item in keys],
+        [items[item] for item in keys],
+    )
+
+
+async def give_up_claims(database: Database, items: Mapping[Item, datetime]) -> None:
+    """Let others make first attempts that were claimed and not begun; `items` have the ends of
+    their leases."""
+    keys = sorted(items)
+    await database.execute(
+        """
+        WITH waiting AS (
+            SELECT account_id, id
+              FROM unnest($1::text[], $2::text[], $3::timestamptz[])
+                   AS input (account_id, id, held_until)
+              JOIN deliveries USING (account_id, id)
+             WHERE status = 'pending' AND lease_until = held_until
+             ORDER BY account_id, id
+               FOR UPDATE OF deliveries SKIP LOCKED
+        )
+        UPDATE deliveries
+           SET lease_until = NULL, attempts = 0
+          FROM waiting
+         WHERE deliveries.account_id = waiting.account_id AND deliveries.id = waiting.id
+        """,
+        [item.account_id for item in keys],
+        [item.id for item in keys],
+        [items[item] for item in keys],
     )
 
 
