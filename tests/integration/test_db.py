@@ -3,8 +3,9 @@
 import asyncpg
 import pytest
 
+from shared import db
 from shared.db import Database, DatabaseUnavailable, RowRefused, open_database
-from tests.system import Urls
+from tests.system import Urls, eventually
 
 
 async def test_a_connection_that_the_server_ends_is_replaced(
@@ -71,3 +72,38 @@ async def test_no_postgres_is_said_without_the_password() -> None:
     with pytest.raises(DatabaseUnavailable) as caught:
         await open_database("postgresql://me:secret@127.0.0.1:1/x", service="t", size=1, wait=0.2)
     assert "secret" not in str(caught.value)
+
+
+async def test_the_plan_of_an_empty_table_is_forgotten(
+    urls: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two indexes that begin alike, one finds a row and the other walks the account; while a
+    table is empty they cost the same."""
+    monkeypatch.setattr(db, "_FIRST_PLANS_LAST", 0.05)
+    database = await open_database(urls.database, service="planner", size=1, wait=5)
+    for statement in (
+        "CREATE TABLE walked (account_id text, kind text, id text, body char(800) DEFAULT '')",
+        "ALTER TABLE walked SET (autovacuum_enabled = off)",
+        "ALTER TABLE walked ADD CONSTRAINT walked_pkey PRIMARY KEY (account_id, id)",
+        "CREATE INDEX walked_by_kind ON walked (account_id, kind, id)",
+        "PREPARE look AS SELECT * FROM walked WHERE account_id = $1 AND id = $2",
+        "SET plan_cache_mode = force_generic_plan",
+        "EXPLAIN EXECUTE look ('a', '1')",
+    ):
+        await database.execute(statement)
+
+    async def plan() -> str:
+        rows = await database.fetch("EXPLAIN EXECUTE look ('a', '1')")
+        return "\n".join(row["QUERY PLAN"] for row in rows)
+
+    assert "walked_by_kind" in await plan(), "the trap"
+    await database.execute(
+        "INSERT INTO walked SELECT 'a', 'k', n::text FROM generate_series(1, 5000) AS n"
+    )
+
+    async def planned_anew() -> bool:
+        return "walked_pkey" in await plan()
+
+    await eventually(planned_anew)
+    await database.execute("DROP TABLE walked")
+    await database.close()
