@@ -118,7 +118,11 @@ async def notifying(
             disable_after=FIVE_DAYS,
             clock=clock.now,
         )
-        yield Notifier(database, publisher, attempts, delays, places, clock)
+        notifier = Notifier(database, publisher, attempts, delays, places, clock)
+        try:
+            yield notifier
+        finally:
+            notifier.dispatcher.stop()  # nothing that is due later is looked for any more
     await publisher.close()
 
 

@@ -35,11 +35,13 @@ async def connect(url: str, *, name: str) -> AbstractConnection:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             await connection.connect()
             return connection
-    except FAULTS as error:
+    except BaseException as error:  # also when nobody waits for it any more
         await hang_up(connection)
-        raise BrokerUnavailable(
-            f"no connection to RabbitMQ at {without_secrets(url)}: {reason_of(error)}"
-        ) from None
+        if isinstance(error, FAULTS):
+            raise BrokerUnavailable(
+                f"no connection to RabbitMQ at {without_secrets(url)}: {reason_of(error)}"
+            ) from None
+        raise
 
 
 async def hang_up(connection: AbstractConnection) -> None:
@@ -50,9 +52,14 @@ async def hang_up(connection: AbstractConnection) -> None:
     """
     for _ in range(2):
         if not connection.is_closed:
-            with contextlib.suppress(*FAULTS):
-                async with asyncio.timeout(2):
-                    await connection.close()
+            # A task of its own, which goes on when nobody waits for it any more.
+            closing = asyncio.ensure_future(connection.close())
+            await asyncio.wait({closing}, timeout=2)
+            if not closing.done():
+                closing.cancel()
+                await asyncio.wait({closing})
+            with contextlib.suppress(*FAULTS, asyncio.CancelledError):
+                closing.result()
 
 
 async def queue_depth(url: str, queue: str) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import aio_pika
 import pytest
@@ -357,3 +358,33 @@ async def test_what_was_not_confirmed_is_never_taken_for_published(
     await publisher.close()
     line.close()
     await take_all(urls.amqp, topology.NOTIFIER_DEAD)
+
+
+async def test_a_connection_that_nobody_waits_for_any_more_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else its finalizer would, in whatever thread that happens to run."""
+    made: list[aio_pika.Connection] = []
+    make = aio_pika.Connection
+
+    def remembered(*args: Any, **kwargs: Any) -> aio_pika.Connection:
+        made.append(make(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(aio_pika, "Connection", remembered)
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await over.wait()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        connecting = asyncio.create_task(connect(f"amqp://127.0.0.1:{port}/", name="t"))
+        await asked.wait()
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        over.set()
+    assert [connection.is_closed for connection in made] == [True]
