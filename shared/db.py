@@ -211,8 +211,14 @@ class _Plans:
         last = min(2 * lasted, _PLANS_LAST)
         self._due[connection] = now + last, last
         try:
-            await connection.execute("DISCARD PLANS")
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            async with asyncio.timeout(1):
+                await connection.execute("DISCARD PLANS")
+        except (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            OSError,
+        ):
             connection.terminate()  # what it was used for is done; the next gets another
 
 

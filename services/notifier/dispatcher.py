@@ -84,8 +84,25 @@ class Dispatcher:
 
     def lease(self) -> float | None:
         """Seconds for which first attempts are to be claimed when they are opened; None when so
-        many wait that it is early to."""
-        return self._attempts.lease if len(self._claims) < MOST_CLAIMED else None
+        many wait that it is early to, and when nothing is begun any more."""
+        may_claim = len(self._claims) < MOST_CLAIMED and not self._stopping.is_set()
+        return self._attempts.lease if may_claim else None
+
+    async def give_up_old_claims(self) -> None:
+        """Take back the claims of what has waited for half of its lease, and goes on waiting: it is
+        claimed at its turn, and no number is spent."""
+        before = time.monotonic() - self._attempts.lease / 2
+        old = [claim for claim in self._claims.values() if claim.asked_at < before]
+        if not old:
+            return
+        attempts = [claim.attempt for claim in old]
+        await give_up_claims(
+            self._database, {Item(a.account_id, a.delivery_id): a.lease_until for a in attempts}
+        )
+        # What began meanwhile has renewed its claim, before or after: both end the same way.
+        for claim in old:
+            if self._claims.get(claim.attempt.delivery_id) is claim:
+                del self._claims[claim.attempt.delivery_id]
 
     async def offer(self, targets: Sequence[Target], asked_at: float = 0.0) -> None:
         """Take deliveries in hand; returns when nothing of them depends on the caller any more.
@@ -269,6 +286,9 @@ class Dispatcher:
         try:
             if claimed:
                 await give_up_claims(self._database, claimed)
+        except Transient as error:
+            log.warning("left_to_their_leases", deliveries=len(claimed), reason=str(error))
+        try:
             await self._publisher.publish(messages)
         except Transient as error:
             log.warning("left_to_the_sweeper", deliveries=len(items), reason=str(error))

@@ -52,6 +52,7 @@ class Sweeper:
         """Look after some of what is overdue; returns how much there was, of the kind that most was
         found of."""
         database, lost_after = self._database, self._lost_after
+        await self._dispatcher.give_up_old_claims()
         events = await find_untold_events(database, older_than=lost_after, limit=AT_ONCE)
         lost = await defer_lost(database, older_than=lost_after, limit=AT_ONCE)
         held = await hold_deliveries(database, limit=AT_ONCE)

@@ -18,6 +18,8 @@ for _name in ("aiormq", "aio_pika"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 CONNECT_TIMEOUT: Final = 5.0
+_closing: Final[set[asyncio.Future[None]]] = set()
+"""What is being closed: an event loop keeps no task alive."""
 FAULTS: Final = (AMQPError, OSError, asyncio.TimeoutError, RuntimeError)
 """What the library raises when a connection or channel is not what it was."""
 
@@ -35,7 +37,7 @@ async def connect(url: str, *, name: str) -> AbstractConnection:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             await connection.connect()
             return connection
-    except BaseException as error:  # also when nobody waits for it any more
+    except (Exception, asyncio.CancelledError) as error:
         await hang_up(connection)
         if isinstance(error, FAULTS):
             raise BrokerUnavailable(
@@ -54,6 +56,8 @@ async def hang_up(connection: AbstractConnection) -> None:
         if not connection.is_closed:
             # A task of its own, which goes on when nobody waits for it any more.
             closing = asyncio.ensure_future(connection.close())
+            _closing.add(closing)
+            closing.add_done_callback(_closing.discard)
             await asyncio.wait({closing}, timeout=2)
             if not closing.done():
                 closing.cancel()

@@ -171,3 +171,39 @@ async def test_what_an_endpoint_in_trouble_did_not_get_spends_no_number(
     assert 0 in numbers
     assert sum(numbers) == len(receiver.heard)
     assert {d["lease_until"] for d in await deliveries(empty) if d["attempts"] == 0} == {None}
+
+
+async def test_what_waits_for_long_is_claimed_again_at_its_turn_and_spends_no_number(
+    empty: Database, urls: Urls, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silence = receiver.answer = Silence()
+    await subscribe(empty, receiver.url)
+    async with notifying(empty, urls.amqp, timeout=60, places=4) as notifier:
+        await notifier.events.handle(message(EVENTS, *[await happen(empty) for _ in range(10)]))
+        await receiver.wait_until(lambda: len(receiver.heard) == 1)
+        monkeypatch.setattr(attempts, "LEASE_MARGIN", -120.0)  # long ago, for what is open
+        await notifier.dispatcher.give_up_old_claims()
+        monkeypatch.undo()
+        waiting = [d for d in await deliveries(empty) if d["lease_until"] is None]
+        assert len(waiting) == 9
+        assert {d["attempts"] for d in waiting} == {0}
+        silence.broken.set()
+        receiver.answer = answering(200)
+        await notifier.dispatcher.idle()
+    assert await statuses(empty) == ["delivered"] * 10
+    assert {attempt["number"] for attempt in await attempts_of(empty)} == {1}
+    await assert_deliveries(empty)
+
+
+@pytest.mark.parametrize("how", ["defer", "give up"])
+async def test_a_claim_that_the_sweeper_took_for_lost_is_still_given_up(
+    how: str, empty: Database, receiver: Receiver
+) -> None:
+    target = await opened(empty, receiver.url)
+    assert target.attempt is not None
+    await empty.execute("UPDATE deliveries SET status = 'retrying', next_attempt_at = now()")
+    mine = {target.item: target.attempt.lease_until}
+    await (defer(empty, mine) if how == "defer" else give_up_claims(empty, mine))
+    [delivery] = await deliveries(empty)
+    assert (delivery["status"], delivery["attempts"]) == ("retrying", 0)
+    assert delivery["lease_until"] is None

@@ -41,7 +41,8 @@ async def defer(database: Database, items: Mapping[Item, datetime | None]) -> No
               FROM unnest($1::text[], $2::text[], $3::timestamptz[])
                    AS input (account_id, id, held_until)
               JOIN deliveries USING (account_id, id)
-             WHERE status = 'pending' AND lease_until IS NOT DISTINCT FROM held_until
+             WHERE (status = 'pending' AND lease_until IS NULL AND held_until IS NULL)
+                OR (status IN ('pending', 'retrying') AND lease_until = held_until)
              ORDER BY account_id, id
                FOR UPDATE OF deliveries SKIP LOCKED
         )
@@ -67,7 +68,7 @@ async def give_up_claims(database: Database, items: Mapping[Item, datetime]) -> 
               FROM unnest($1::text[], $2::text[], $3::timestamptz[])
                    AS input (account_id, id, held_until)
               JOIN deliveries USING (account_id, id)
-             WHERE status = 'pending' AND lease_until = held_until
+             WHERE status IN ('pending', 'retrying') AND lease_until = held_until
              ORDER BY account_id, id
                FOR UPDATE OF deliveries SKIP LOCKED
         )

@@ -7,6 +7,7 @@ from typing import Final
 from services.notifier.attempt import Attempt
 from shared.db import Database, Row
 from shared.messages import Item
+from shared.patience import persist
 from shared.states import DELIVERY_MOVES, DeliveryStatus, sources
 
 OPEN_STATES = sources(DELIVERY_MOVES, DeliveryStatus.DELIVERED)
@@ -110,7 +111,8 @@ async def open_deliveries(
         for row in rows
         if row["endpoint_id"] is not None and not row["is_new"]
     ]
-    unfinished = await look_up_targets(database, there) if there else {}
+    # The others are claimed by now: their answer must not be lost with this one.
+    unfinished = await persist(look_up_targets, database, there) if there else {}
     found: dict[str, list[Target] | None] = {item.id: None for item in items}
     for row in rows:
         targets = found[row["event_id"]]
