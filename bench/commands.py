@@ -32,7 +32,7 @@ def bench(
     ] = None,
     *,
     seconds: Annotated[float, typer.Option(min=1, help="How long each is measured.")] = 15.0,
-    connections: Annotated[int, typer.Option(min=1, help="Clients at once.")] = 64,
+    connections: Annotated[int, typer.Option(min=1, help="Clients at once.")] = 256,
     backlog: Annotated[
         int, typer.Option(min=1, help="Payments accepted and not yet delivered, at most.")
     ] = 1_000,

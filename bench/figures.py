@@ -14,7 +14,7 @@ class Plan:
     """How long and how hard. Times are seconds."""
 
     seconds: float = 15.0
-    connections: int = 64
+    connections: int = 256
     backlog: int = 1_000
     """Payments that may be accepted and not delivered, in closed scenarios."""
     rate: float | None = None
