@@ -20,7 +20,7 @@ from rich.table import Table
 
 from bench.receiver import open_receiver
 from bench.store import settled_at
-from bench.system import System, private_system
+from bench.system import System, private_system, run_to_its_end
 from bench.tally import Percentiles, percentiles
 from shared.db import open_database
 
@@ -153,7 +153,7 @@ def run(events: int, rate: float, rounds: int, file: Path | None) -> None:
     console = Console(highlight=False)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("starting", total=events)
-        found = asyncio.run(
+        found = run_to_its_end(
             measure(
                 events,
                 rate,

@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +23,7 @@ from bench.processes import Processes
 from bench.receiver import open_receiver
 from bench.run import progress
 from bench.scenarios import WARM_UP, Step, through
-from bench.system import private_system
+from bench.system import private_system, run_to_its_end
 from bench.tenants import make_accounts, subscribe
 from bench.traffic import Tenant
 from bench.yardstick.pgbench import run_pgbench
@@ -52,7 +51,7 @@ class Round:
 
 def run(plan: Plan, rounds: int, file: Path | None, console: Console) -> None:
     """Measure, and print each round's ratios. Raises Broken, Lost and Misconfigured."""
-    found = uvloop.run(_measure(plan, rounds, console))
+    found = run_to_its_end(_measure(plan, rounds, console))
     console.print(_table(found))
     console.print(_ratios(found))
     if file is not None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
@@ -15,6 +14,7 @@ from bench import report
 from bench.figures import Figures, Plan
 from bench.plot import draw
 from bench.scenarios import SCENARIOS
+from bench.system import run_to_its_end
 from shared.errors import Misconfigured
 
 
@@ -32,7 +32,7 @@ def run(names: Sequence[str], plan: Plan, output: Output) -> None:
     earlier = None if output.compare is None else report.read_earlier(output.compare)
     shown = console()
     try:
-        found = uvloop.run(_measure(names, plan, shown))
+        found = run_to_its_end(_measure(names, plan, shown))
     except (aiohttp.ClientError, OSError) as error:
         where = "a private system" if plan.given is None else plan.given.url
         raise Misconfigured(f"{where} could not be measured: {error}") from None

@@ -6,13 +6,17 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
+
+import uvloop
 
 from deploy.local.instance import read
 from shared.errors import Misconfigured
+
+T = TypeVar("T")
 
 ROOT: Final = Path(__file__).parent.parent
 START_TIMEOUT: Final = 300.0
@@ -41,6 +45,12 @@ class System:
     """An account's; the default account's in a private system."""
     pid: int | None
     """Of `./florin up`, whose children are the system; None when it is not ours."""
+
+
+def run_to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`. SIGTERM ends it as Ctrl-C does, with the systems that it started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return uvloop.run(work)
 
 
 @contextlib.asynccontextmanager

@@ -1,13 +1,16 @@
 """`./florin bench`: figures that anybody can make again, of a private or of a running system."""
 
+import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 
-from tests.system import System, Urls, run_command
+from tests.system import System, Urls, eventually, run_command
 
 
 @pytest.fixture
@@ -59,6 +62,31 @@ async def test_a_private_system_is_made_measured_compared_and_removed(tmp_path: 
     assert found["cpu"]["processor"] > 0
     assert found["memory"]["postgres"] > 0
     assert found["batches"]["settle payments"] >= 1
+
+
+async def test_one_that_is_told_to_stop_stops_its_system() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli", "bench", "settle",
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    family = psutil.Process(process.pid)
+
+    def is_api(process: psutil.Process) -> bool:
+        try:
+            return "services.api" in process.cmdline()
+        except psutil.Error:  # it has just ended
+            return False
+
+    async def runs() -> bool:
+        return any(map(is_api, family.children(recursive=True)))
+
+    try:
+        await eventually(runs, 60)
+        started = family.children(recursive=True)
+    finally:
+        process.terminate()
+        await process.wait()
+    assert [one.pid for one in started if one.is_running() and one.status() != "zombie"] == []
 
 
 @pytest.mark.parametrize(
