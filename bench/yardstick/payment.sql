@@ -82,15 +82,12 @@ RETURNING id AS message \gset
 DELETE FROM outbox WHERE id = :message::bigint;
 
 -- Deliver.
-INSERT INTO deliveries (account_id, id, event_id, endpoint_id)
+INSERT INTO deliveries (account_id, id, event_id, endpoint_id, attempts, lease_until)
 SELECT account_id, 'dlv_' || left(:tail::text, 16) || substr(md5('evt_' || left(:tail::text, 31)
-       || 'b' || id), 1, 16), 'evt_' || left(:tail::text, 31) || 'b', id
+       || 'b' || id), 1, 16), 'evt_' || left(:tail::text, 31) || 'b', id, 1, now() + interval '25 s'
   FROM webhook_endpoints
  WHERE account_id = :account::text
 RETURNING id AS delivery \gset
-UPDATE deliveries
-   SET attempts = attempts + 1, lease_until = now() + interval '30 s', updated_at = now()
- WHERE account_id = :account::text AND id = :delivery::text AND status = 'pending';
 WITH recorded AS (
     INSERT INTO delivery_attempts (account_id, delivery_id, number, started_at, duration_ms,
                                    status_code, response_start)
