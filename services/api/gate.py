@@ -59,7 +59,10 @@ def make_gate(
                     raise Saturated("the process is late")  # noqa: TRY301
                 caller = await authenticator.authenticate(request.headers, started)
                 request[CALLER], request[AUTHENTICATOR] = caller, authenticator
-                verdict = request[_VERDICT] = limiter.take(_user(request, caller), started)
+                # Not `started`: the key may have been looked for since, and a bucket that others
+                # have moved on would look overdrawn.
+                now = time.monotonic()
+                verdict = request[_VERDICT] = limiter.take(_user(request, caller), now)
                 _require_token(verdict)
             response = await handler(request)
         except Exception as error:
