@@ -6,7 +6,8 @@
 
 Consumers hand over what is committed and ack at once, so that no queue waits for an endpoint. What
 a lane does not take stays in Postgres, due, and is pulled in its order when the endpoint has room.
-A process that dies loses nothing but time: the sweeper finds what it had.
+A process that dies loses no delivery: the sweeper finds what it had. What waited here claimed has
+spent its first attempt.
 """
 
 import asyncio

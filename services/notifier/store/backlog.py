@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from shared.db import Database
 from shared.messages import Item
@@ -28,15 +28,7 @@ ENDPOINTS_WITH: Final = """concerned AS (
 to endpoint, one look-up for each."""
 
 
-async def defer(database: Database, items: Mapping[Item, datetime | None]) -> None:
-    """Put first attempts into their endpoints' backlogs: due, and without spending an attempt.
-
-    `items` have the end of the lease that the caller holds, if it holds one.
-    """
-    keys = sorted(items)
-    await database.execute(
-        """
-        WITH waiting AS (
+_WAITING: Final = """waiting AS (
             SELECT account_id, id
               FROM unnest($1::text[], $2::text[], $3::timestamptz[])
                    AS input (account_id, id, held_until)
@@ -45,42 +37,51 @@ async def defer(database: Database, items: Mapping[Item, datetime | None]) -> No
                 OR (status IN ('pending', 'retrying') AND lease_until = held_until)
              ORDER BY account_id, id
                FOR UPDATE OF deliveries SKIP LOCKED
-        )
+        )"""
+"""Deliveries whose first attempt was not begun: nobody's, or the caller's, who names the end of its
+lease."""
+
+
+async def defer(database: Database, items: Mapping[Item, datetime | None]) -> None:
+    """Put first attempts into their endpoints' backlogs: due, and without spending an attempt.
+
+    `items` have the end of the lease that the caller holds, if it holds one.
+    """
+    await database.execute(
+        f"""
+        WITH {_WAITING}
         UPDATE deliveries
-           SET status = 'retrying', next_attempt_at = now(), lease_until = NULL, attempts = 0
+           SET status = 'retrying', next_attempt_at = now(), lease_until = NULL,
+               attempts = attempts - (lease_until IS NOT NULL)::integer
           FROM waiting
          WHERE deliveries.account_id = waiting.account_id AND deliveries.id = waiting.id
-        """,
-        [item.account_id for item in keys],
-        [item.id for item in keys],
-        [items[item] for item in keys],
+        """,  # noqa: S608 - made of constants
+        *_arguments(items),
     )
 
 
 async def give_up_claims(database: Database, items: Mapping[Item, datetime]) -> None:
     """Let others make first attempts that were claimed and not begun; `items` have the ends of
     their leases."""
-    keys = sorted(items)
     await database.execute(
-        """
-        WITH waiting AS (
-            SELECT account_id, id
-              FROM unnest($1::text[], $2::text[], $3::timestamptz[])
-                   AS input (account_id, id, held_until)
-              JOIN deliveries USING (account_id, id)
-             WHERE status IN ('pending', 'retrying') AND lease_until = held_until
-             ORDER BY account_id, id
-               FOR UPDATE OF deliveries SKIP LOCKED
-        )
+        f"""
+        WITH {_WAITING}
         UPDATE deliveries
-           SET lease_until = NULL, attempts = 0
+           SET lease_until = NULL, attempts = attempts - 1
           FROM waiting
          WHERE deliveries.account_id = waiting.account_id AND deliveries.id = waiting.id
-        """,
+        """,  # noqa: S608 - made of constants
+        *_arguments(items),
+    )
+
+
+def _arguments(items: Mapping[Item, datetime | None] | Mapping[Item, datetime]) -> list[Any]:
+    keys = sorted(items)
+    return [
         [item.account_id for item in keys],
         [item.id for item in keys],
         [items[item] for item in keys],
-    )
+    ]
 
 
 async def find_due(database: Database, asked: Sequence[tuple[Item, int]]) -> dict[Item, list[Item]]:
