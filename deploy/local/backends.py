@@ -59,6 +59,7 @@ class Backends:
         self.postgres.state = "preparing"
         await asyncio.to_thread(self._postgres.prepare)
         await self.postgres.start(START_TIMEOUT)
+        await self._postgres.make_database()
 
     async def _start_rabbitmq(self) -> None:
         self._rabbitmq.prepare()

@@ -62,6 +62,9 @@ FRESH: Final = 1.0
 """Seconds for which an attempt that waits here may be made as it was claimed: a merchant may change
 the endpoint meanwhile."""
 HELD_AT_ONCE: Final = 1000
+BETWEEN_RECORDS: Final = 0.1
+"""Seconds between two writings of what came of attempts: nobody waits for them, and a notifier that
+is killed meanwhile leaves a delivery that is sent twice, as it does a moment before it."""
 
 
 def utc_now() -> datetime:
@@ -89,7 +92,7 @@ class Attempts:
 
     def __post_init__(self) -> None:
         self._claims = Batcher(self._claim, max_size=self.max_batch)
-        self._records = Batcher(self._record, max_size=self.max_batch)
+        self._records = Batcher(self._record, max_size=self.max_batch, spacing=BETWEEN_RECORDS)
         # One list after the other: what is found first is written first.
         self._findings = Batcher(self._note, max_size=self.max_batch)
 

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from deploy.local.ports import free_port
+from shared.db import open_database
 from tests.chaos.test_backends_away import Up, running_up
 from tests.system import eventually, payment_body, post_payments, run_command
 
@@ -49,6 +50,14 @@ async def test_the_life_of_a_data_directory(tmp_path: Path) -> None:
         for name in NAMES:
             command = Path(f"/proc/{up.pid_of(name)}/cmdline").read_text()
             assert str(data) in command or f"services.{name}" in command, command
+
+        # No commit of the first minutes waits for a piece of the write-ahead log to be made.
+        database = await open_database(up.database_url, service="tests", size=1, wait=10)
+        ahead = await database.fetchval(
+            "SELECT count(*) FROM pg_ls_waldir() WHERE name > pg_walfile_name(pg_current_wal_lsn())"
+        )
+        assert ahead > 50
+        await database.close()
 
         # A second run on the same data says that one is running.
         status, output = await run_up(data, "--port", "0")

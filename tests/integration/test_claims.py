@@ -3,12 +3,13 @@ begun: no number is spent, and nobody sends beside another."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from services.notifier import attempts, dispatcher
-from services.notifier.store.attempts import claim_attempts
+from services.notifier.store.attempts import claim_attempts, record_attempts
 from services.notifier.store.backlog import defer, give_up_claims
 from services.notifier.store.opening import Target, open_deliveries
 from shared.db import Database
@@ -207,3 +208,28 @@ async def test_a_claim_that_the_sweeper_took_for_lost_is_still_given_up(
     [delivery] = await deliveries(empty)
     assert (delivery["status"], delivery["attempts"]) == ("retrying", 0)
     assert delivery["lease_until"] is None
+
+
+async def test_what_came_of_attempts_is_written_many_at_once(
+    notifier: Notifier, empty: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for it: a webhook that was heard is written down a tenth of a second later,
+    together with others."""
+    began: list[float] = []
+
+    async def record(database: Database, finished: Any) -> Any:
+        began.append(asyncio.get_running_loop().time())
+        return await record_attempts(database, finished)
+
+    monkeypatch.setattr(attempts, "record_attempts", record)
+    async with open_receiver() as receiver:
+        await subscribe(empty, receiver.url)
+        for number in range(10):
+            item = await happen(empty)
+            await notifier.events.handle(message(EVENTS, item))
+            await receiver.wait_until(lambda so_far=number: len(receiver.heard) > so_far)  # type: ignore[misc]
+        await notifier.dispatcher.idle()
+
+    assert await statuses(empty) == ["delivered"] * 10
+    assert len(began) > 1
+    assert min(after - before for before, after in pairwise(began)) >= attempts.BETWEEN_RECORDS
