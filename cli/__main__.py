@@ -11,6 +11,7 @@ import typer
 
 from bench.commands import bench, isolation
 from cli import dead_letters, keys
+from cli.compose import up_in_containers
 from cli.listen import Listening
 from cli.listen import listen as run_listen
 from cli.target import DEFAULT_DATA, Data, DatabaseUrl, database_url
@@ -44,9 +45,17 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the API; 0 takes a free one.")] = 8080,
     data: Annotated[Path, typer.Option(help="Where the data and logs are.")] = Path(".florin"),
     quiet: Annotated[bool, typer.Option(help="Print the URL, and errors.")] = False,
+    docker: Annotated[
+        bool, typer.Option("--docker", help="As containers, by docker compose.")
+    ] = False,
+    host: Annotated[
+        str, typer.Option(help="Address of the API; off loopback each request needs a key.")
+    ] = "127.0.0.1",
 ) -> None:
     """Run everything here: Postgres, RabbitMQ and the three services, until Ctrl-C."""
-    raise typer.Exit(run_up(Options(port=port, data=data.resolve(), quiet=quiet)))
+    if docker:
+        raise typer.Exit(up_in_containers(port, quiet=quiet))
+    raise typer.Exit(run_up(Options(host=host, port=port, data=data.resolve(), quiet=quiet)))
 
 
 @app.command()

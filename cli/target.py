@@ -1,12 +1,12 @@
 """Which database and which broker an operator's command is meant for."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from deploy.local.instance import Instance, read
+from shared.config import Settings, load
 from shared.errors import Misconfigured
 
 Data = Annotated[
@@ -26,7 +26,12 @@ def database_url(data: Path, url: str | None) -> str:
 
     Raises Misconfigured when there is none of them.
     """
-    return url or os.environ.get("FLORIN_DATABASE_URL") or _instance(data, "DATABASE").database_url
+    if url:
+        return url
+    settings = load(Settings)
+    if "database_url" in settings.model_fields_set:
+        return settings.database_url.get_secret_value()
+    return _instance(data, "DATABASE").database_url
 
 
 def amqp_url(data: Path, url: str | None) -> str:
@@ -34,7 +39,12 @@ def amqp_url(data: Path, url: str | None) -> str:
 
     Raises Misconfigured when there is none of them.
     """
-    return url or os.environ.get("FLORIN_AMQP_URL") or _instance(data, "AMQP").amqp_url
+    if url:
+        return url
+    settings = load(Settings)
+    if "amqp_url" in settings.model_fields_set:
+        return settings.amqp_url.get_secret_value()
+    return _instance(data, "AMQP").amqp_url
 
 
 def _instance(data: Path, kind: str) -> Instance:

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cli.welcome import Management, greet
 from deploy.local.backends import Backends
 from deploy.local.binaries import find_or_install
 from deploy.local.data_directory import Lock, hold
@@ -21,13 +22,15 @@ from deploy.local.instance import Instance, load_or_make
 from deploy.local.ports import free_port, is_free
 from deploy.local.processes import Command, Record
 from deploy.local.supervisor import Supervised
-from deploy.migrate import migrate
+from deploy.migrate import BootstrapSettings, migrate
+from services.api.config import is_loopback
 from shared import topology
 from shared.config import Settings, load
 from shared.errors import FlorinError, Misconfigured
 
 ROOT = Path(__file__).parent.parent
 SERVICE_TIMEOUT = 60.0
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - what a host may be, not what it is
 _COLOURS = {"ready": "green", "stopped": "dim", "restarting": "red", "not ready": "yellow"}
 
 
@@ -35,6 +38,7 @@ _COLOURS = {"ready": "green", "stopped": "dim", "restarting": "red", "not ready"
 class Options:
     """What the command line said."""
 
+    host: str
     port: int
     data: Path
     quiet: bool
@@ -107,7 +111,9 @@ class _Up:
         self._processes += services
         if self._backends is not None:
             await self._backends.start()
-        applied, _ = await migrate(urls[0], first_key=instance.api_key)
+        given = load(BootstrapSettings).bootstrap_key
+        first_key = given.get_secret_value() if given else instance.api_key
+        applied, _ = await migrate(urls[0], first_key=first_key)
         if applied:
             self._say(f"schema migrated to version {applied[-1].version}")
         settings = load(Settings)
@@ -116,9 +122,9 @@ class _Up:
         async with asyncio.TaskGroup() as group:
             for service in services:
                 group.create_task(service.start(SERVICE_TIMEOUT))
-        url = f"http://127.0.0.1:{port}"
+        url = self._url(port)
         self._lock.note(url)
-        self._welcome(url, instance)
+        self._welcome(url, first_key, instance)
 
     async def _stop(self) -> None:
         if self._services:
@@ -131,6 +137,12 @@ class _Up:
             if self._backends is not None:
                 await self._backends.stop()
         self._say("stopped")
+
+    def _url(self, port: int) -> str:
+        """Where this machine finds the API."""
+        host = self._options.host
+        host = "127.0.0.1" if host in EVERYWHERE else host
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def _external_urls(self) -> tuple[str, str] | None:
         database, amqp = os.environ.get("FLORIN_DATABASE_URL"), os.environ.get("FLORIN_AMQP_URL")
@@ -154,14 +166,14 @@ class _Up:
         probe_port = port or free_port()
         environment = {
             # Defaults of the embedded system, which the caller's environment may override …
-            "FLORIN_AUTH": "local",
+            "FLORIN_AUTH": "local" if is_loopback(self._options.host) else "required",
             "FLORIN_SEALING_KEYS": sealing_key,
             "FLORIN_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128",
             **os.environ,
             # … and what this instance is.
             "FLORIN_DATABASE_URL": urls[0],
             "FLORIN_AMQP_URL": urls[1],
-            "FLORIN_API_HOST": "127.0.0.1",
+            "FLORIN_API_HOST": self._options.host,
             "FLORIN_API_PORT": str(port or 0),
             "FLORIN_PROBE_HOST": "127.0.0.1",
             "FLORIN_PROBE_PORT": str(probe_port),
@@ -178,7 +190,9 @@ class _Up:
         logs.mkdir(parents=True, exist_ok=True)
         return Supervised(
             command,
-            _answers(f"http://127.0.0.1:{probe_port}/ready"),
+            _answers(
+                f"{self._url(port)}/ready" if port else f"http://127.0.0.1:{probe_port}/ready"
+            ),
             record=self._record,
             logs=logs,
             say=self._say,
@@ -212,7 +226,7 @@ class _Up:
             table.add_row(f"  {process.name}", state, str(process.pid or ""))
         return table
 
-    def _welcome(self, url: str, instance: Instance) -> None:
+    def _welcome(self, url: str, key: str, instance: Instance) -> None:
         if self._options.quiet:
             self._console.print(url)
             return
@@ -221,26 +235,11 @@ class _Up:
             log = process.log_file
             shown = log.relative_to(Path.cwd()) if log.is_relative_to(Path.cwd()) else log
             table.add_row(f"  {process.name}", Text(process.state, style="green"), f"{shown}")
-        say = self._console.print
-        say(table)
-        say()
-        say(f"  API         {url}/api/v1   (health: {url}/health)", soft_wrap=True)
-        say(f"  key         {instance.api_key}", soft_wrap=True)
+        self._console.print(table)
+        management = None
         if self._backends is not None:
-            say(
-                f"  RabbitMQ    {instance.management_url}"
-                f"   (login florin, password {instance.rabbitmq_password})",
-                soft_wrap=True,
-            )
-        say("\n  A payment:\n")
-        say(
-            f"  curl -s {url}/api/v1/payments -H 'Content-Type: application/json'"
-            " -H 'X-User-ID: user123'"
-            """ -d '{"user_id":"user123","amount":100.50,"currency":"THB"}'""",
-            soft_wrap=True,
-            markup=False,
-        )
-        say("\n  Ctrl-C drains and stops everything; the data stays.", soft_wrap=True)
+            management = Management(instance.management_url, "florin", instance.rabbitmq_password)
+        greet(self._console, url, key, management)
 
 
 def _answers(url: str) -> Callable[[], Awaitable[bool]]:

@@ -1,9 +1,13 @@
-"""Settings that two services share. Every setting is an environment variable `FLORIN_<NAME>`.
+"""Settings that two services share. Every setting is an environment variable `FLORIN_<NAME>`, or
+the content of a file `florin_<name>` in the directory that FLORIN_SECRETS_DIR names, as
+orchestrators hand over secrets. What the environment says comes first.
 
 A service extends `Settings` in its own config.py. Secrets are `SecretStr`: they print as stars.
 """
 
+import os
 import re
+from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
@@ -64,9 +68,15 @@ S = TypeVar("S", bound=Settings)
 
 
 def load(kind: type[S]) -> S:
-    """Settings from the environment. Raises Misconfigured, naming each variable and the remedy."""
+    """Settings from the environment and the directory of secrets. Raises Misconfigured, naming each
+    variable and the remedy."""
+    directory = os.environ.get("FLORIN_SECRETS_DIR")
+    if directory and not Path(directory).is_dir():
+        raise Misconfigured(
+            f"wrong settings:\n  FLORIN_SECRETS_DIR: there is no directory {directory}"
+        )
     try:
-        return kind()
+        return kind(_secrets_dir=directory or None)
     except ValidationError as error:
         lines = [
             f"FLORIN_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"

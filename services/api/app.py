@@ -38,9 +38,9 @@ def make_app(settings: ApiSettings) -> App:
     async def app(lifecycle: Lifecycle) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             base = await stack.enter_async_context(lay_foundation("api", settings, lifecycle))
-            if not is_loopback(settings.api_host) and not await has_keys(base.database):
+            if not is_loopback(settings.reached_at) and not await has_keys(base.database):
                 raise Misconfigured(
-                    f"{settings.api_host} can be reached by others and there is no API key: make"
+                    f"{settings.reached_at} can be reached by others and there is no API key: make"
                     " one with `./florin keys create`"
                 )
             acceptor = Acceptor(
@@ -88,13 +88,14 @@ def make_web(settings: ApiSettings, context: Context, congestion: Congestion) ->
     """The routes and the gate before them."""
     mounted = [(op, op.path) for op in PROBES]
     mounted += [(op, mount + op.path) for mount in MOUNTS for op in (*PROBES, *OPERATIONS)]
-    open_paths = {path for op, path in mounted if op.open} | set(documentation.PATHS)
+    probes = {path for op, path in mounted if op.open}
     limiter = RateLimiter(settings.rate_limit, settings.rate_burst)
     gate = make_gate(
         Authenticator(context.database, local=settings.auth == "local"),
         limiter,
         congestion,
-        frozenset(open_paths),
+        probes=frozenset(probes),
+        pages=frozenset(documentation.PATHS),
     )
     app = web.Application(middlewares=[gate], client_max_size=MAX_BODY)
     app.on_response_prepare.append(make_dresser(limiter))

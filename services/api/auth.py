@@ -46,12 +46,13 @@ class Authenticator:
         self._local = local
         self._known: dict[bytes, tuple[Caller, float]] = {}
 
-    def check_origin(self, headers: Mapping[str, str]) -> None:
-        """Under `local`, raise a Problem (403) for a request that a foreign page may have sent."""
+    def check_origin(self, headers: Mapping[str, str], *, any_name: bool) -> None:
+        """Under `local`, raise a Problem (403) for a request that a foreign page may have sent;
+        with `any_name`, the server may have been asked for under another name."""
         if not self._local:
             return
         host = headers.get("Host", "")
-        if not _is_loopback_name(host):
+        if not any_name and not _is_loopback_name(host):
             raise _forbidden(
                 Code.HOST_NOT_LOCAL,
                 f"This server answers to loopback names only, and was asked for as {host[:80]!r}."

@@ -14,6 +14,9 @@ class ApiSettings(Settings):
 
     api_host: str = "127.0.0.1"
     api_port: Port = 8080
+    api_published_on: str | None = None
+    """The address at which others reach this port, where that is not `api_host`, but the machine's
+    whose container this is."""
     auth: Literal["local", "required"] = "required"
     """`local` lets a request without credentials in as the default account; loopback only."""
     rate_limit: float = Field(default=10.0, gt=0)
@@ -34,12 +37,17 @@ class ApiSettings(Settings):
 
     @model_validator(mode="after")
     def _local_means_loopback(self) -> "ApiSettings":
-        if self.auth == "local" and not is_loopback(self.api_host):
+        if self.auth == "local" and not is_loopback(self.reached_at):
             raise ValueError(
-                f"FLORIN_AUTH=local would let anybody who reaches {self.api_host} in as the default"
-                " account: bind to 127.0.0.1, or set FLORIN_AUTH=required"
+                f"FLORIN_AUTH=local would let anybody who reaches {self.reached_at} in as the"
+                " default account: bind to 127.0.0.1, or set FLORIN_AUTH=required"
             )
         return self
+
+    @property
+    def reached_at(self) -> str:
+        """The address at which clients find the API."""
+        return self.api_published_on or self.api_host
 
 
 def is_loopback(host: str) -> bool:

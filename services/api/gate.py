@@ -43,17 +43,21 @@ def make_gate(
     authenticator: Authenticator,
     limiter: RateLimiter,
     congestion: Congestion,
-    open_paths: Collection[str],
+    *,
+    probes: Collection[str],
+    pages: Collection[str],
 ) -> Middleware:
-    """The middleware, with what it needs; `open_paths` need no key, have no limit, and are answered
-    however late it is."""
+    """The middleware, with what it needs; `probes` and `pages` need no key, have no limit, and are
+    answered however late it is. `probes` are answered under any name of the server, as those ask
+    who watch it."""
+    open_paths = frozenset(probes) | frozenset(pages)
 
     @web.middleware
     async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.monotonic()
         request_id = request[REQUEST_ID] = new_id("req")
         try:
-            authenticator.check_origin(request.headers)
+            authenticator.check_origin(request.headers, any_name=request.path in probes)
             if request.path not in open_paths:
                 if congestion.refuses(started):
                     raise Saturated("the process is late")  # noqa: TRY301

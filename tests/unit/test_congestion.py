@@ -46,7 +46,9 @@ async def test_a_late_process_answers_503_with_retry_after_and_its_probes_as_eve
         return web.Response()
 
     authenticator = Authenticator(cast(Database, None), local=True)
-    app = web.Application(middlewares=[make_gate(authenticator, limiter, congestion, {"/ready"})])
+    app = web.Application(
+        middlewares=[make_gate(authenticator, limiter, congestion, probes={"/ready"}, pages=())]
+    )
     app.on_response_prepare.append(make_dresser(limiter))
     app.router.add_get("/payments", fine)
     app.router.add_get("/ready", fine)

@@ -21,7 +21,7 @@ class Keys:
     def __init__(self) -> None:
         self.found = asyncio.Event()
 
-    def check_origin(self, _: Mapping[str, str]) -> None: ...
+    def check_origin(self, _: Mapping[str, str], *, any_name: bool) -> None: ...
 
     async def authenticate(self, _: Mapping[str, str], __: float) -> Caller:
         await self.found.wait()
@@ -39,7 +39,7 @@ async def test_a_key_that_was_looked_for_long_costs_no_token(
 
     def ask(keys: Keys) -> asyncio.Future[web.StreamResponse]:
         middleware = gate.make_gate(
-            cast(Authenticator, keys), limiter, Congestion(60), open_paths=frozenset()
+            cast(Authenticator, keys), limiter, Congestion(60), probes=(), pages=()
         )
 
         async def handler(_: web.Request) -> web.StreamResponse:

@@ -1,0 +1,1 @@
+"""Containers: built, started and used by a Docker engine."""

@@ -1,0 +1,253 @@
+"""docker-compose.yml from nothing to healthy, used as a merchant would, killed, scaled and drained.
+
+Run where a Docker engine answers and docker compose is there; skipped with a word elsewhere.
+"""
+
+import asyncio
+import json
+import os
+import random
+import re
+import subprocess
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from cli.compose import Stack
+from deploy.local.ports import free_port, is_free
+from shared.config import Settings, load
+from shared.errors import Misconfigured
+from shared.topology import describe
+from tests.system import Load, eventually
+from tests.tour import take_the_tour
+
+pytestmark = pytest.mark.timeout(600)
+SERVICES = ("api", "processor", "notifier")
+PATIENCE = 120.0
+
+
+def ports_in_a_row(number: int) -> int:
+    """The first of so many free ports."""
+    while True:
+        first = random.randrange(18_000, 29_000)
+        if all(is_free(port) for port in range(first, first + number)):
+            return first
+
+
+async def inspect(stack: Stack, service: str) -> list[dict[str, Any]]:
+    """What Docker knows of a service's containers."""
+    ids = (await asyncio.to_thread(stack.run, "ps", "-a", "-q", service)).split()
+    shown = await asyncio.to_thread(subprocess.check_output, ["docker", "inspect", *ids])
+    found: list[dict[str, Any]] = json.loads(shown)
+    return found
+
+
+async def run(stack: Stack, *arguments: str) -> str:
+    return await asyncio.to_thread(stack.run, *arguments)
+
+
+async def inside(stack: Stack, service: str, *command: str) -> str:
+    """What a command in a service's container prints."""
+    return await run(stack, "exec", "-T", service, *command)
+
+
+async def healthy(stack: Stack) -> None:
+    async def is_healthy() -> bool:
+        states = await asyncio.to_thread(stack.states)
+        failed = {name: state for name, state in states.items() if state.startswith("failed")}
+        assert not failed, failed
+        return not set(states.values()) - {"healthy", "done", "running"}
+
+    await eventually(is_healthy, PATIENCE, 0.5)
+
+
+async def addresses(stack: Stack) -> list[str]:
+    """Where each replica of the API is published."""
+    return [
+        f"http://127.0.0.1:{binding['HostPort']}"
+        for container in await inspect(stack, "api")
+        for binding in container["NetworkSettings"]["Ports"]["8080/tcp"]
+    ]
+
+
+async def completed(url: str, ids: list[str]) -> None:
+    """Wait until each of these payments has its outcome."""
+    async with aiohttp.ClientSession(url) as session:
+
+        async def is_completed(id_: str) -> bool:
+            async with session.get(
+                f"/api/v1/payments/{id_}", headers={"X-User-ID": id_}
+            ) as response:
+                answer = await response.json()
+                return response.status == 200 and answer["payment"]["status"] == "completed"
+
+        for id_ in ids:
+            await eventually(lambda id_=id_: is_completed(id_), PATIENCE)  # type: ignore[misc]
+
+
+@pytest.fixture(scope="module")
+async def stack() -> AsyncIterator[Stack]:
+    """The stack, up from nothing: no image of ours, no volume, no secret."""
+    port = ports_in_a_row(10)
+    environment = {
+        "COMPOSE_PROJECT_NAME": f"florin-test-{uuid.uuid4().hex[:8]}",
+        "FLORIN_IMAGE": "florin:test",
+        "FLORIN_MANAGEMENT_PORT": str(free_port()),
+        "PROMETHEUS_PORT": str(free_port()),
+    }
+    os.environ.update(environment)
+    try:
+        stack = Stack.find(port)
+    except Misconfigured as error:
+        pytest.skip(str(error))
+    try:
+        await run(stack, "build")
+        await run(stack, "up", "-d")
+        await healthy(stack)
+        yield stack
+    finally:
+        await run(stack, "--profile", "observability", "down", "-v")
+        for name in environment:
+            del os.environ[name]
+
+
+async def verified(stack: Stack) -> None:
+    """Every rule of `florin verify` holds, in the stack's own words."""
+    assert "every rule holds" in await inside(stack, "api", "florin", "verify")
+
+
+async def test_the_tour_of_the_readme_passes(stack: Stack, tmp_path: Path) -> None:
+    await take_the_tour(stack.port, free_port(), tmp_path, in_containers=True)
+    await verified(stack)
+
+
+async def test_the_queues_are_seen_by_name_in_the_management_ui_on_loopback(stack: Stack) -> None:
+    password = (await inside(stack, "api", "cat", "/run/secrets/rabbitmq_password")).strip()
+    [container] = await inspect(stack, "rabbitmq")
+    [binding] = container["NetworkSettings"]["Ports"]["15672/tcp"]
+    assert binding["HostIp"] == "127.0.0.1"
+    async with aiohttp.ClientSession(
+        f"http://127.0.0.1:{binding['HostPort']}",
+        headers={"Authorization": aiohttp.encode_basic_auth("florin", password)},
+    ) as session:
+        async with session.get("/") as page:
+            assert "RabbitMQ" in await page.text()
+        async with session.get("/api/queues") as response:
+            queues = {queue["name"]: queue["type"] for queue in await response.json()}
+    delays = load(Settings).webhook_retry_delays
+    assert queues == {queue.name: "quorum" for queue in describe(delays).queues}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_services_are_nobody_on_a_file_system_that_cannot_be_written(
+    service: str, stack: Stack
+) -> None:
+    assert (await inside(stack, service, "id", "-u")).strip() == "10001"
+    for path in ("/app", "/venv", "/run/secrets", "/"):
+        told = await inside(stack, service, "sh", "-c", f"touch {path}/x 2>&1 || true")
+        assert "Read-only file system" in told, path
+    status = await inside(stack, service, "cat", "/proc/1/status")
+    assert "CapEff:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
+
+
+async def test_no_secret_is_in_a_log_or_in_what_docker_shows(stack: Stack) -> None:
+    names = (await inside(stack, "api", "ls", "/run/secrets")).split()
+    secrets = [await inside(stack, "api", "cat", f"/run/secrets/{name}") for name in names]
+    assert len(secrets) == 5
+    told = await run(stack, "logs", "--no-color")
+    for service in (*SERVICES, "secrets", "migrate", "topology", "postgres", "rabbitmq"):
+        told += json.dumps(await inspect(stack, service))
+    for secret in secrets:
+        # Of a URL, the part that is secret.
+        in_url = re.search(r"://florin:(.+)@", secret)
+        assert (in_url[1] if in_url else secret.strip()) not in told
+
+
+async def test_a_processor_that_is_killed_mid_load_loses_nothing(stack: Stack) -> None:
+    traffic = Load(f"http://127.0.0.1:{stack.port}")
+    async with traffic.running():
+        for _ in range(2):
+            await traffic.more(100)
+            await run(stack, "kill", "-s", "KILL", "processor")
+            await traffic.more(50)
+            await run(stack, "up", "-d", "processor")
+    await completed(f"http://127.0.0.1:{stack.port}", list(traffic.accepted.values()))
+    await verified(stack)
+
+
+async def test_a_service_that_dies_by_itself_is_started_again(stack: Stack) -> None:
+    [before] = await inspect(stack, "notifier")
+    os.kill(before["State"]["Pid"], 9)
+
+    async def is_back() -> bool:
+        [now] = await inspect(stack, "notifier")
+        state = now["State"]
+        return state["Pid"] not in (0, before["State"]["Pid"]) and (
+            state["Health"]["Status"] == "healthy"
+        )
+
+    await eventually(is_back, PATIENCE, 0.5)
+
+
+async def test_prometheus_finds_every_replica(stack: Stack) -> None:
+    await run(stack, "--profile", "observability", "up", "-d", "prometheus")
+    async with aiohttp.ClientSession(
+        f"http://127.0.0.1:{os.environ['PROMETHEUS_PORT']}"
+    ) as session:
+
+        async def all_are_up() -> bool:
+            try:
+                async with session.get("/api/v1/targets") as response:
+                    targets = (await response.json())["data"]["activeTargets"]
+            except aiohttp.ClientError:
+                return False
+            up = {t["labels"]["job"] for t in targets if t["health"] == "up"}
+            return up == {"api", "processor", "notifier", "rabbitmq", "queues"}
+
+        await eventually(all_are_up, PATIENCE, 1)
+
+
+async def test_replicas_share_the_work(stack: Stack) -> None:
+    await run(stack, "up", "-d", "--scale", "processor=3", "--scale", "api=2")
+    await healthy(stack)
+    urls = await addresses(stack)
+    assert len(urls) == 2
+    assert len(await inspect(stack, "processor")) == 3
+    loads = [Load(url) for url in urls]
+    async with loads[0].running(), loads[1].running():
+        await loads[0].more(150)
+        await loads[1].more(150)
+    for traffic, other in zip(loads, reversed(urls), strict=True):
+        await completed(other, list(traffic.accepted.values()))
+    for container in await inspect(stack, "processor"):
+        logs = await asyncio.to_thread(
+            subprocess.check_output, ["docker", "logs", container["Id"]], text=True, stderr=2
+        )
+        assert "consuming" in logs
+    await verified(stack)
+
+
+async def test_going_down_drains_and_coming_up_goes_on(stack: Stack) -> None:
+    traffic = Load(f"http://127.0.0.1:{stack.port}")
+    async with traffic.running():
+        await traffic.more(200)
+        stopping = asyncio.create_task(run(stack, "stop", *SERVICES))
+        # What was begun has its answer, and who has none asks again until the API is back.
+        await stopping
+        for service in SERVICES:
+            for container in await inspect(stack, service):
+                assert container["State"]["ExitCode"] == 0, service
+                assert not container["State"]["OOMKilled"]
+        logs = await run(stack, "logs", "--no-color", "api", "processor", "notifier")
+        assert logs.count('"draining"') >= 3
+        await run(stack, "down")
+        await run(stack, "up", "-d")
+        await healthy(stack)
+    url = f"http://127.0.0.1:{stack.port}"
+    await completed(url, list(traffic.accepted.values()))
+    await verified(stack)
