@@ -22,8 +22,6 @@ from shared.errors import FlorinError, Misconfigured
 ROOT: Final = Path(__file__).parent.parent
 PATIENCE: Final = 180.0
 """Seconds until everything must be healthy."""
-REPLICAS: Final = 10
-"""Ports kept for the API, from the one that was asked for on."""
 _COLOURS: Final = {"healthy": "green", "done": "dim", "starting": "yellow", "created": "dim"}
 
 
@@ -64,7 +62,7 @@ class Stack:
     def __init__(self, compose: list[str], port: int) -> None:
         self._compose = [*compose, "--file", str(ROOT / "docker-compose.yml")]
         self.port = port
-        self._environment = {**os.environ, "FLORIN_PORTS": f"{port}-{port + REPLICAS - 1}"}
+        self._environment = {**os.environ, "FLORIN_PORTS": str(port)}
 
     @staticmethod
     def find(port: int) -> "Stack":
@@ -81,12 +79,12 @@ class Stack:
             "there is neither `docker compose` nor `docker-compose`: install the compose plugin"
         )
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, **environment: str) -> str:
         """What a command of compose prints. Raises Misconfigured with its last words."""
         done = subprocess.run(
             [*self._compose, *arguments],
             cwd=ROOT,
-            env=self._environment,
+            env=self._environment | environment,
             capture_output=True,
             text=True,
             check=False,
