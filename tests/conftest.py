@@ -1,20 +1,16 @@
-"""Private Postgres and RabbitMQ for the session; a database and a virtual host for each module."""
+"""Postgres and RabbitMQ for the session; a database and a virtual host for each module."""
 
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import aiohttp
 import asyncpg
 import pytest
 
-from deploy.local.backends import Backends
-from deploy.local.binaries import find_or_install
-from deploy.local.instance import Instance, load_or_make
-from deploy.local.processes import Record
 from deploy.migrate import migrate
 from shared import topology
 from shared.db import Database, open_database
+from tests.backends import CHOICES, Servers, choose, running
 from tests.receiver import Receiver, open_receiver
 from tests.system import RETRY_DELAYS, System, Urls
 
@@ -32,34 +28,40 @@ EMPTY = (
 KEY = "sk_test_0123456789abcdefghij"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where Postgres and RabbitMQ come from: tests/backends.py."""
+    parser.addoption("--backend", choices=CHOICES, default="auto", help="where servers come from")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say it."""
+    return f"backend: {choose(config.getoption('--backend'))}"
+
+
 @pytest.fixture(scope="session")
-async def instance(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Instance]:
-    """Running backends, with a migrated template database."""
-    data: Path = tmp_path_factory.mktemp("florin")
-    binaries = find_or_install(print)
-    instance = load_or_make(data)
-    backends = Backends(data, binaries, instance, Record(data / "processes.json"), print)
-    try:
-        await backends.start()
-        await _administer(instance, f"CREATE DATABASE {TEMPLATE}")
-        await migrate(instance.database_url_of(TEMPLATE), first_key=KEY)
-        yield instance
-    finally:
-        await backends.stop()
+async def servers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Servers]:
+    """Running servers, with a migrated template database."""
+    backend = choose(request.config.getoption("--backend"))
+    async with running(backend, tmp_path_factory.mktemp("florin")) as servers:
+        await _administer(servers, f"DROP DATABASE IF EXISTS {TEMPLATE}")
+        await _administer(servers, f"CREATE DATABASE {TEMPLATE}")
+        await migrate(servers.database_url_of(TEMPLATE), first_key=KEY)
+        yield servers
 
 
 @pytest.fixture(scope="module")
-async def urls(instance: Instance, request: pytest.FixtureRequest) -> AsyncIterator[Urls]:
+async def urls(servers: Servers, request: pytest.FixtureRequest) -> AsyncIterator[Urls]:
     """An empty, migrated database and a virtual host with the topology, for this module alone."""
     name = re.sub(r"\W+", "_", request.node.nodeid.lower().removesuffix(".py"))[-50:]
-    await _administer(instance, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    await _administer(servers, f"DROP DATABASE IF EXISTS {name}")
+    await _administer(servers, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     async with aiohttp.ClientSession(
-        instance.management_url,
-        headers={"Authorization": aiohttp.encode_basic_auth("florin", instance.rabbitmq_password)},
-        raise_for_status=True,
+        servers.management, headers={"Authorization": servers.authorization}, raise_for_status=True
     ) as management:
         await management.put(f"/api/vhosts/{name}")
-        urls = Urls(instance.database_url_of(name), instance.amqp_url_of(name))
+        urls = Urls(servers.database_url_of(name), servers.amqp_url_of(name))
         await topology.apply(urls.amqp, topology.describe(RETRY_DELAYS))
         yield urls
         await management.delete(f"/api/vhosts/{name}")
@@ -112,8 +114,8 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-async def _administer(instance: Instance, statement: str) -> None:
-    connection = await asyncpg.connect(instance.database_url_of("postgres"))
+async def _administer(servers: Servers, statement: str) -> None:
+    connection = await asyncpg.connect(servers.database)
     try:
         await connection.execute(statement)
     finally:

@@ -122,7 +122,7 @@ async def stack() -> AsyncIterator[Stack]:
         await healthy(stack)
         yield stack
     finally:
-        await run(stack, "--profile", "observability", "down", "-v")
+        await run(stack, "--profile", "observability", "down", "-v", "-t", "10")
         for name in environment:
             del os.environ[name]
 
@@ -255,7 +255,7 @@ async def test_going_down_drains_and_coming_up_goes_on(stack: Stack) -> None:
                 assert not container["State"]["OOMKilled"]
         logs = await run(stack, "logs", "--no-color", "api", "processor", "notifier")
         assert logs.count('"draining"') >= 3
-        await run(stack, "down")
+        await run(stack, "down", "-t", "10")
         await run(stack, "up", "-d")
         await healthy(stack)
     url = f"http://127.0.0.1:{stack.port}"

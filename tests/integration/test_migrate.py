@@ -7,19 +7,19 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from deploy.local.instance import Instance
 from deploy.migrate import migrate, migrations
 from shared.db import open_database
 from shared.errors import Misconfigured
 from shared.schema import SCHEMA_VERSION, require_schema
+from tests.backends import Servers
 
 
 @pytest.fixture
-async def bare_url(instance: Instance) -> AsyncIterator[str]:
+async def bare_url(servers: Servers) -> AsyncIterator[str]:
     """A database with nothing in it."""
-    connection = await asyncpg.connect(instance.database_url_of("postgres"))
+    connection = await asyncpg.connect(servers.database)
     await connection.execute("CREATE DATABASE bare")
-    yield instance.database_url_of("bare")
+    yield servers.database_url_of("bare")
     await connection.execute("DROP DATABASE bare WITH (FORCE)")
     await connection.close()
 
