@@ -9,6 +9,7 @@ import os
 import random
 import re
 import subprocess
+import tomllib
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from deploy.local.ports import free_port, is_free
 from shared.config import Settings, load
 from shared.errors import Misconfigured
 from shared.topology import describe
-from tests.system import Load, eventually
+from tests.system import ROOT, Load, eventually, payment_body
 from tests.tour import take_the_tour
 
 pytestmark = pytest.mark.timeout(240)
@@ -222,6 +223,67 @@ async def test_prometheus_finds_every_replica(stack: Stack) -> None:
             return up == {"api", "processor", "notifier", "rabbitmq", "queues"}
 
         await eventually(all_are_up, PATIENCE, 1)
+
+
+async def test_one_container_runs_the_three_services_against_given_servers(stack: Stack) -> None:
+    """As deploy/fly.toml has it: `florin up` in the image, reached by others, so with keys."""
+    command = tomllib.loads((ROOT / "deploy/fly.toml").read_text())["processes"]["app"].split()
+    names = {"FLORIN_DATABASE_URL": "", "FLORIN_AMQP_URL": "", "FLORIN_SEALING_KEYS": ""}
+    for name in names:
+        names[name] = await inside(stack, "api", "cat", f"/run/secrets/{name.lower()}")
+    key = (await inside(stack, "api", "cat", "/run/secrets/florin_bootstrap_key")).strip()
+    [container] = await inspect(stack, "processor")
+    [network] = container["NetworkSettings"]["Networks"]
+    given = [part for name, value in names.items() for part in ("-e", f"{name}={value}")]
+    options = ["--detach", "--network", network, "--publish", "127.0.0.1:0:8080", "--read-only"]
+    options += ["--tmpfs", "/tmp", "-e", f"FLORIN_BOOTSTRAP_KEY={key}", *given]
+
+    def docker(*arguments: str) -> str:
+        return subprocess.check_output(["docker", *arguments], text=True).strip()
+
+    id_ = await asyncio.to_thread(docker, "run", *options, "florin:test", *command)
+    try:
+        url = f"http://{await asyncio.to_thread(docker, 'port', id_, '8080')}"
+
+        async def pay(headers: dict[str, str]) -> int:
+            try:
+                async with aiohttp.ClientSession(url, headers=headers) as session:
+                    body = payment_body(uuid.uuid4().hex)
+                    async with session.post("/api/v1/payments", json=body) as response:
+                        return response.status
+            except aiohttp.ClientError:
+                return 0
+
+        await eventually(lambda: pay({"Authorization": f"Bearer {key}"}), PATIENCE)
+        assert await pay({"Authorization": f"Bearer {key}"}) == 202
+        assert await pay({}) == 401
+        assert key not in await asyncio.to_thread(docker, "logs", id_)
+        await asyncio.to_thread(docker, "stop", "--time", "60", id_)
+        assert await asyncio.to_thread(docker, "inspect", "-f", "{{.State.ExitCode}}", id_) == "0"
+    finally:
+        await asyncio.to_thread(docker, "rm", "-f", id_)
+
+
+async def test_a_backup_brings_everything_back(stack: Stack, tmp_path: Path) -> None:
+    """By the commands of docs/deploy.md, into the stack's own database, emptied."""
+    before = Load(f"http://127.0.0.1:{stack.port}")
+    async with before.running():
+        await before.more(50)
+    ids = list(before.accepted.values())
+    await completed(f"http://127.0.0.1:{stack.port}", ids)
+    postgres = ("exec", "-T", "postgres")
+    await run(
+        stack, *postgres, "pg_dump", "-U", "florin", "-Fc", "-f", "/tmp/florin.dump", "florin"
+    )
+    await run(stack, "stop", *SERVICES)
+    await run(stack, *postgres, "dropdb", "-U", "florin", "florin")
+    await run(stack, *postgres, "createdb", "-U", "florin", "florin")
+    restore = ("pg_restore", "-U", "florin", "-d", "florin", "--exit-on-error")
+    await run(stack, *postgres, *restore, "/tmp/florin.dump")
+    await run(stack, "up", "-d")
+    await healthy(stack)
+    await completed(f"http://127.0.0.1:{stack.port}", ids)
+    await verified(stack)
 
 
 async def test_replicas_share_the_work(stack: Stack) -> None:

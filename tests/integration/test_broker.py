@@ -338,12 +338,12 @@ async def test_what_was_not_confirmed_is_never_taken_for_published(
         writer.close()
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", target.port)
+        onward_reader, onward_writer = await asyncio.open_connection(target.host, target.port)
         await asyncio.gather(carry(reader, onward_writer), carry(onward_reader, writer))
 
     line = await asyncio.start_server(relay, "127.0.0.1", 0)
     port = line.sockets[0].getsockname()[1]
-    publisher = Publisher(str(target.with_port(port)), name="dead line")
+    publisher = Publisher(str(target.with_host("127.0.0.1").with_port(port)), name="dead line")
     letter = Outgoing(topology.DEAD, topology.NOTIFIER_DEAD, b"x")
     await publisher.publish([letter])
     alive.clear()
