@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from shared.errors import FlorinError, Misconfigured
 ROOT: Final = Path(__file__).parent.parent
 PATIENCE: Final = 180.0
 """Seconds until everything must be healthy."""
+_WELL: Final = {"healthy", "done", "running"}
 _COLOURS: Final = {"healthy": "green", "done": "dim", "starting": "yellow", "created": "dim"}
 
 
@@ -39,8 +41,9 @@ def up_in_containers(port: int, *, quiet: bool) -> int:
         try:
             console.print("  building the image, once for each version") if not quiet else None
             stack.run("build", "--quiet")
-            stack.run("up", "--detach")
-            _wait_until_healthy(stack, console, ending, quiet=quiet)
+            with ThreadPoolExecutor(1) as aside:
+                starting = aside.submit(stack.run, "up", "--detach")
+                _wait_until_healthy(stack, starting, console, ending, quiet=quiet)
             if not ending.is_set():
                 _welcome(stack, console, quiet=quiet)
             ending.wait()
@@ -116,13 +119,20 @@ def state_of(state: Mapping[str, Any]) -> str:
 
 
 def _wait_until_healthy(
-    stack: Stack, console: Console, ending: threading.Event, *, quiet: bool
+    stack: Stack,
+    starting: "Future[str]",
+    console: Console,
+    ending: threading.Event,
+    *,
+    quiet: bool,
 ) -> None:
     deadline = time.monotonic() + PATIENCE
     states = stack.states()
     is_live = console.is_terminal and not quiet
     with Live(_table(states), console=console, transient=True, auto_refresh=is_live) as live:
-        while not ending.is_set() and set(states.values()) - {"healthy", "done", "running"}:
+        while not ending.is_set() and not (starting.done() and set(states.values()) <= _WELL):
+            if starting.done():
+                starting.result()
             if time.monotonic() > deadline:
                 raise Misconfigured(
                     f"not healthy within {PATIENCE:g} s: "

@@ -8,7 +8,9 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
+import sys
 import tomllib
 import uuid
 from collections.abc import AsyncIterator
@@ -323,3 +325,24 @@ async def test_going_down_drains_and_coming_up_goes_on(stack: Stack) -> None:
     url = f"http://127.0.0.1:{stack.port}"
     await completed(url, list(traffic.accepted.values()))
     await verified(stack)
+
+
+async def test_one_command_brings_it_up_and_drains_it(stack: Stack) -> None:
+    await run(stack, "--profile", "observability", "down", "-t", "10")
+    up = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cli", "up", "--docker", "--quiet", "--port", str(stack.port)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert up.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        said = (await up.stdout.readline()).decode().strip()
+    assert said == f"http://127.0.0.1:{stack.port}"
+    traffic = Load(said)
+    async with traffic.running():
+        await traffic.more(20)
+    up.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(PATIENCE):
+        assert await up.wait() == 0
+    assert await asyncio.to_thread(stack.states) == {}

@@ -9,7 +9,7 @@ import prometheus_client
 import pytest
 import yaml
 
-from cli.compose import state_of
+from cli.compose import Stack, state_of
 from deploy.make_secrets import make_secrets
 from services.api.config import ApiSettings
 from shared import metrics
@@ -171,3 +171,19 @@ def test_each_panel_asks_for_metrics_that_there_are() -> None:
 )
 def test_the_state_of_a_container_is_one_word(state: dict[str, Any], word: str) -> None:
     assert state_of(state) == word
+
+
+def test_where_there_is_no_docker_the_remedy_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Misconfigured, match="no `docker` is on PATH: install it"):
+        Stack.find(8080)
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\nexit 1\n")
+    docker.chmod(0o755)
+    with pytest.raises(Misconfigured, match="no Docker engine answers: start it"):
+        Stack.find(8080)
+    docker.write_text('#!/bin/sh\n[ "$1" = info ]\n')
+    with pytest.raises(Misconfigured, match="install the compose plugin"):
+        Stack.find(8080)
