@@ -23,7 +23,7 @@ from deploy.migrate import BootstrapSettings
 from deploy.migrate import migrate as run_migrate
 from shared import topology as broker
 from shared.config import Settings, load
-from shared.errors import FlorinError
+from shared.errors import FlorinError, Misconfigured
 
 ROOT = Path(__file__).parent.parent
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -53,6 +53,8 @@ def up(
     ] = "127.0.0.1",
 ) -> None:
     """Run everything here: Postgres, RabbitMQ and the three services, until Ctrl-C."""
+    if docker and host != "127.0.0.1":
+        raise Misconfigured("containers are published by FLORIN_PUBLISH: see docs/deploy.md")
     if docker:
         raise typer.Exit(up_in_containers(port, quiet=quiet))
     raise typer.Exit(run_up(Options(host=host, port=port, data=data.resolve(), quiet=quiet)))

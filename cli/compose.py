@@ -5,10 +5,10 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,8 @@ from shared.errors import FlorinError, Misconfigured
 
 ROOT: Final = Path(__file__).parent.parent
 PATIENCE: Final = 180.0
-"""Seconds until everything must be healthy."""
+"""Seconds from when everything has started until it must be healthy."""
+_RUNS: Final = {"healthy", "unhealthy", "starting", "running", "restarting"}
 _WELL: Final = {"healthy", "done", "running"}
 _COLOURS: Final = {"healthy": "green", "done": "dim", "starting": "yellow", "created": "dim"}
 
@@ -33,18 +34,23 @@ def up_in_containers(port: int, *, quiet: bool) -> int:
     Returns the exit status.
     """
     console = Console(highlight=False)
-    ending = threading.Event()
+    ending = Ending()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: ending.set())
+        signal.signal(number, lambda *_: ending.ask())
     try:
         stack = Stack.find(port)
+        if any(state in _RUNS for state in stack.states().values()):
+            raise Misconfigured(
+                "the stack runs already: `docker compose ps` shows it, and `down` ends it"
+            )
+        if not quiet:
+            console.print("  building the image, once for each version")
+        stack.run("build", "--quiet")
         try:
-            console.print("  building the image, once for each version") if not quiet else None
-            stack.run("build", "--quiet")
             with ThreadPoolExecutor(1) as aside:
                 starting = aside.submit(stack.run, "up", "--detach")
                 _wait_until_healthy(stack, starting, console, ending, quiet=quiet)
-            if not ending.is_set():
+            if not ending.asked:
                 _welcome(stack, console, quiet=quiet)
             ending.wait()
         finally:
@@ -57,6 +63,23 @@ def up_in_containers(port: int, *, quiet: bool) -> int:
         console.print(Text(f"florin: {error}", style="red"), soft_wrap=True)
         return 1
     return 0
+
+
+@dataclass(slots=True)
+class Ending:
+    """Whether somebody asked for the end. No lock: a signal may come at any line."""
+
+    asked: bool = False
+
+    def ask(self) -> None:
+        """Have it end."""
+        self.asked = True
+
+    def wait(self, seconds: float = float("inf")) -> None:
+        """Return when it is asked for, at the latest after `seconds`."""
+        until = time.monotonic() + seconds
+        while not self.asked and time.monotonic() < until:
+            time.sleep(0.1)
 
 
 class Stack:
@@ -104,10 +127,13 @@ class Stack:
         ids = self.run("ps", "--all", "--quiet").split()
         if not ids:
             return {}
+        # One that went away meanwhile is left out, and told on standard error.
         shown = subprocess.run(
-            ["docker", "inspect", *ids], capture_output=True, text=True, check=True
+            ["docker", "inspect", *ids], capture_output=True, text=True, check=False
         ).stdout
-        return {one["Name"].lstrip("/"): state_of(one["State"]) for one in json.loads(shown)}
+        return {
+            one["Name"].lstrip("/"): state_of(one["State"]) for one in json.loads(shown or "[]")
+        }
 
 
 def state_of(state: Mapping[str, Any]) -> str:
@@ -122,17 +148,18 @@ def _wait_until_healthy(
     stack: Stack,
     starting: "Future[str]",
     console: Console,
-    ending: threading.Event,
+    ending: Ending,
     *,
     quiet: bool,
 ) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = float("inf")
     states = stack.states()
     is_live = console.is_terminal and not quiet
     with Live(_table(states), console=console, transient=True, auto_refresh=is_live) as live:
-        while not ending.is_set() and not (starting.done() and set(states.values()) <= _WELL):
+        while not ending.asked and not (starting.done() and set(states.values()) <= _WELL):
             if starting.done():
                 starting.result()
+                deadline = min(deadline, time.monotonic() + PATIENCE)
             if time.monotonic() > deadline:
                 raise Misconfigured(
                     f"not healthy within {PATIENCE:g} s: "

@@ -25,7 +25,7 @@ from deploy.local.supervisor import Supervised
 from deploy.migrate import BootstrapSettings, migrate
 from services.api.config import is_loopback
 from shared import topology
-from shared.config import Settings, load
+from shared.config import Settings, is_in_a_file, load
 from shared.errors import FlorinError, Misconfigured
 
 ROOT = Path(__file__).parent.parent
@@ -145,10 +145,12 @@ class _Up:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def _external_urls(self) -> tuple[str, str] | None:
-        database, amqp = os.environ.get("FLORIN_DATABASE_URL"), os.environ.get("FLORIN_AMQP_URL")
-        if database and amqp:
-            return database, amqp
-        if database or amqp:
+        settings = load(Settings)
+        given = settings.model_fields_set & {"database_url", "amqp_url"}
+        if len(given) == 2:
+            urls = settings.database_url, settings.amqp_url
+            return urls[0].get_secret_value(), urls[1].get_secret_value()
+        if given:
             raise Misconfigured(
                 "set both FLORIN_DATABASE_URL and FLORIN_AMQP_URL to use servers that run already,"
                 " or neither to have private ones"
@@ -164,11 +166,15 @@ class _Up:
         sealing_key: str,
     ) -> Supervised:
         probe_port = port or free_port()
-        environment = {
-            # Defaults of the embedded system, which the caller's environment may override …
+        defaults = {
             "FLORIN_AUTH": "local" if is_loopback(self._options.host) else "required",
             "FLORIN_SEALING_KEYS": sealing_key,
-            "FLORIN_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128",
+        }
+        if is_loopback(self._options.host):
+            defaults["FLORIN_WEBHOOK_ALLOWED_NETWORKS"] = "127.0.0.0/8,::1/128"
+        environment = {
+            # What the embedded system is unless the caller says otherwise …
+            **{name: value for name, value in defaults.items() if not is_in_a_file(name)},
             **os.environ,
             # … and what this instance is.
             "FLORIN_DATABASE_URL": urls[0],

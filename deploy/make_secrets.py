@@ -30,12 +30,17 @@ def make_secrets(florin: Path, postgres: Path, rabbitmq: Path) -> list[Path]:
 
     def keep(file: Path, content: str, mode: int) -> str:
         """The content of `file`, which is now there and whole."""
-        if file.exists():
-            return file.read_text()
+        if file.exists() and (there := file.read_text()):
+            return there
         draft = file.with_name(f".{file.name}.new")
-        draft.write_text(content)
+        draft.unlink(missing_ok=True)  # of a run that died: it may not be written to
+        with draft.open("x") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
         draft.chmod(mode)
         draft.replace(file)
+        _sync_directory(file.parent)
         made.append(file)
         return content
 
@@ -50,6 +55,14 @@ def make_secrets(florin: Path, postgres: Path, rabbitmq: Path) -> list[Path]:
     keep(florin / "florin_bootstrap_key", make_key(), 0o400)
     keep(florin / "florin_sealing_keys", make_sealing_key(), 0o400)
     return made
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def main() -> None:

@@ -67,6 +67,12 @@ class Settings(BaseSettings):
 S = TypeVar("S", bound=Settings)
 
 
+def is_in_a_file(variable: str) -> bool:
+    """Whether the directory of secrets says the setting that an environment variable names."""
+    directory = os.environ.get("FLORIN_SECRETS_DIR")
+    return bool(directory) and (Path(str(directory)) / variable.lower()).is_file()
+
+
 def load(kind: type[S]) -> S:
     """Settings from the environment and the directory of secrets. Raises Misconfigured, naming each
     variable and the remedy."""

@@ -1,8 +1,8 @@
 """Who is asking: a key's account, or under FLORIN_AUTH=local the default account.
 
 Under `local` the server stands on loopback, where a web page in the same browser could reach it:
-a request whose Host is not a loopback name (DNS rebinding) or that comes from another origin
-(cross-site forms and scripts) is refused.
+a request whose Host is not a loopback name (DNS rebinding), that comes from another origin
+(cross-site forms and scripts) or through a proxy is refused.
 """
 
 import base64
@@ -21,6 +21,8 @@ from shared.api_keys import matches, prefix_of
 from shared.db import Database
 from shared.schema import DEFAULT_ACCOUNT
 
+PROXIED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+"""Headers by which a proxy says that it is one."""
 CACHE_SECONDS: Final = 10.0
 """How long a key that was found is believed: the longest that a revoked key goes on working."""
 CACHE_SIZE: Final = 10_000
@@ -57,6 +59,12 @@ class Authenticator:
                 Code.HOST_NOT_LOCAL,
                 f"This server answers to loopback names only, and was asked for as {host[:80]!r}."
                 " Use http://127.0.0.1 or localhost, or set FLORIN_AUTH=required.",
+            )
+        if not any_name and (proxy := next((n for n in PROXIED if n in headers), None)):
+            raise _forbidden(
+                Code.PROXY_NOT_LOCAL,
+                f"The request came through a proxy ({proxy}), and others may stand behind it: set"
+                " FLORIN_AUTH=required.",
             )
         origin = headers.get("Origin")
         if origin is not None and origin not in (f"http://{host}", f"https://{host}"):

@@ -73,6 +73,10 @@ class Code(StrEnum):
         "origin_not_local",
         "Without keys, pages of other origins may not use the server.",
     )
+    PROXY_NOT_LOCAL = (
+        "proxy_not_local",
+        "Without keys, the server answers no proxy: others may stand behind it.",
+    )
     RATE_LIMIT_EXCEEDED = (
         "rate_limit_exceeded",
         "Too many requests of this user; try again after `Retry-After` seconds.",

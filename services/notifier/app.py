@@ -39,7 +39,7 @@ def make_app(settings: NotifierSettings) -> App:
             sender = await stack.enter_async_context(
                 open_sender(
                     timeout=settings.webhook_timeout,
-                    allowed=settings.webhook_allowed_networks,
+                    allowed=settings.reachable_networks,
                     connections=settings.webhook_in_flight,
                     allow_http=settings.webhook_allow_http,
                 )

@@ -1,7 +1,7 @@
 """Settings of the notifier."""
 
 import ipaddress
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
@@ -42,6 +42,12 @@ class NotifierSettings(Settings):
     ] = ()
     """Networks that webhooks may reach although they are not public, such as `10.0.0.0/8`; and by
     http, too."""
+    webhook_local_networks: Annotated[
+        tuple[Network, ...], NoDecode, BeforeValidator(_networks)
+    ] = ()
+    """The same, while `auth` is `local`: of the machine that alone uses the API."""
+    auth: Literal["local", "required"] = "required"
+    """As the API has it."""
     webhook_allow_http: bool = False
     """Whether webhooks may go to public addresses by http, where anybody on the way reads them."""
     lost_after: float = Field(default=60.0, gt=0)
@@ -50,3 +56,9 @@ class NotifierSettings(Settings):
     probe_host: str = "127.0.0.1"
     probe_port: Port = 0
     """Where /ready and /metrics answer; 0 for nowhere."""
+
+    @property
+    def reachable_networks(self) -> tuple[Network, ...]:
+        """Networks that webhooks may reach although they are not public."""
+        local = self.webhook_local_networks if self.auth == "local" else ()
+        return self.webhook_allowed_networks + local

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import prometheus_client
 import pytest
@@ -11,9 +11,13 @@ import yaml
 
 from cli.compose import Stack, state_of
 from deploy.make_secrets import make_secrets
+from services.api.auth import PROXIED, Authenticator
 from services.api.config import ApiSettings
+from services.api.errors import Problem
+from services.notifier.config import NotifierSettings
 from shared import metrics
-from shared.config import Settings, load
+from shared.config import Settings, is_in_a_file, load
+from shared.db import Database
 from shared.errors import Misconfigured
 from tests.system import SEALING_KEY
 
@@ -57,6 +61,18 @@ def test_what_a_first_run_left_unfinished_is_finished(directories: list[Path]) -
     (directories[2] / "10-florin.conf").unlink()
     assert len(make_secrets(*directories)) == 2
     assert (directories[0] / "florin_amqp_url").read_text() == before
+
+
+def test_what_a_run_that_died_left_behind_is_no_hindrance(directories: list[Path]) -> None:
+    draft = directories[1] / ".password.new"
+    draft.write_text("half")
+    draft.chmod(0o400)
+    (directories[0] / "florin_sealing_keys").write_text("")  # a name without its content
+    made = {file.name for file in make_secrets(*directories)}
+    assert {"password", "florin_sealing_keys"} <= made
+    assert (directories[1] / "password").read_text() != "half"
+    assert not draft.exists()
+    assert (directories[0] / "florin_sealing_keys").read_text()
 
 
 def test_only_their_readers_may_read_secrets(directories: list[Path]) -> None:
@@ -108,13 +124,51 @@ def test_without_keys_a_container_is_published_on_loopback_alone(
             load(ApiSettings)
 
 
+@pytest.mark.parametrize(("auth", "reached"), [("local", True), ("required", False)])
+def test_the_machine_itself_hears_webhooks_only_while_it_alone_uses_the_api(
+    auth: str, reached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLORIN_SEALING_KEYS", SEALING_KEY)
+    monkeypatch.setenv("FLORIN_WEBHOOK_LOCAL_NETWORKS", "172.17.0.1/32")
+    monkeypatch.setenv("FLORIN_WEBHOOK_ALLOWED_NETWORKS", "10.0.0.0/8")
+    monkeypatch.setenv("FLORIN_AUTH", auth)
+    networks = [str(network) for network in load(NotifierSettings).reachable_networks]
+    assert networks == (["10.0.0.0/8", "172.17.0.1/32"] if reached else ["10.0.0.0/8"])
+
+
+@pytest.mark.parametrize("header", PROXIED)
+def test_without_keys_no_proxy_is_answered(header: str) -> None:
+    local = Authenticator(cast(Database, None), local=True)
+    local.check_origin({"Host": "127.0.0.1:8080"}, any_name=False)
+    with pytest.raises(Problem, match="came through a proxy"):
+        local.check_origin({"Host": "127.0.0.1:8080", header: "1.2.3.4"}, any_name=False)
+
+
+def test_probes_are_answered_under_any_name_and_nothing_else_is() -> None:
+    local = Authenticator(cast(Database, None), local=True)
+    local.check_origin({"Host": "api:8080"}, any_name=True)
+    with pytest.raises(Problem, match="loopback names only"):
+        local.check_origin({"Host": "api:8080"}, any_name=False)
+    with pytest.raises(Problem, match="without a key"):
+        local.check_origin({"Host": "api:8080", "Origin": "http://evil"}, any_name=True)
+
+
+def test_a_setting_that_a_file_says_is_known_to_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "florin_sealing_keys").write_text(SEALING_KEY)
+    monkeypatch.setenv("FLORIN_SECRETS_DIR", str(tmp_path))
+    assert is_in_a_file("FLORIN_SEALING_KEYS")
+    assert not is_in_a_file("FLORIN_AUTH")
+
+
 def stack() -> dict[str, Any]:
     parsed: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     return parsed
 
 
 def test_every_container_of_ours_is_read_only_unprivileged_and_limited() -> None:
-    ours = {n: s for n, s in stack()["services"].items() if "build" in s}
+    services = stack()["services"]
+    ours = {n: s for n, s in services.items() if s["image"].startswith("${FLORIN_IMAGE")}
+    assert [name for name, service in services.items() if "build" in service] == ["secrets"]
     assert set(ours) == {"secrets", "migrate", "topology", "api", "processor", "notifier"}
     for service in ours.values():
         assert service["read_only"] is True
