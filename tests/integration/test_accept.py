@@ -44,9 +44,8 @@ def with_key(key: str, **changes: Any) -> NewPayment:
 
 
 @pytest.fixture
-async def acceptor(empty: Database, urls: Urls) -> Acceptor:
-    relay = OutboxRelay(empty, Publisher(urls.amqp, name="test"))
-    return Acceptor(empty, relay, max_batch=200, max_waiting=2000)
+async def acceptor(empty: Database, publisher: Publisher) -> Acceptor:
+    return Acceptor(empty, OutboxRelay(empty, publisher), max_batch=200, max_waiting=2000)
 
 
 async def outbox(database: Database) -> list[dict[str, Any]]:

@@ -153,7 +153,9 @@ def test_probes_are_answered_under_any_name_and_nothing_else_is() -> None:
         local.check_origin({"Host": "api:8080", "Origin": "http://evil"}, any_name=True)
 
 
-def test_a_setting_that_a_file_says_is_known_to_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_that_a_file_says_is_known_to_be_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "florin_sealing_keys").write_text(SEALING_KEY)
     monkeypatch.setenv("FLORIN_SECRETS_DIR", str(tmp_path))
     assert is_in_a_file("FLORIN_SEALING_KEYS")
