@@ -26,12 +26,7 @@ def database_url(data: Path, url: str | None) -> str:
 
     Raises Misconfigured when there is none of them.
     """
-    if url:
-        return url
-    settings = load(Settings)
-    if "database_url" in settings.model_fields_set:
-        return settings.database_url.get_secret_value()
-    return _instance(data, "DATABASE").database_url
+    return url or given_urls()[0] or _instance(data, "DATABASE").database_url
 
 
 def amqp_url(data: Path, url: str | None) -> str:
@@ -39,12 +34,17 @@ def amqp_url(data: Path, url: str | None) -> str:
 
     Raises Misconfigured when there is none of them.
     """
-    if url:
-        return url
+    return url or given_urls()[1] or _instance(data, "AMQP").amqp_url
+
+
+def given_urls() -> tuple[str | None, str | None]:
+    """FLORIN_DATABASE_URL and FLORIN_AMQP_URL, each None where nobody set it."""
     settings = load(Settings)
-    if "amqp_url" in settings.model_fields_set:
-        return settings.amqp_url.get_secret_value()
-    return _instance(data, "AMQP").amqp_url
+    said = settings.model_fields_set
+    return (
+        settings.database_url.get_secret_value() if "database_url" in said else None,
+        settings.amqp_url.get_secret_value() if "amqp_url" in said else None,
+    )
 
 
 def _instance(data: Path, kind: str) -> Instance:

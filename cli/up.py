@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cli.target import given_urls
 from cli.welcome import Management, greet
 from deploy.local.backends import Backends
 from deploy.local.binaries import find_or_install
@@ -145,12 +146,10 @@ class _Up:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def _external_urls(self) -> tuple[str, str] | None:
-        settings = load(Settings)
-        given = settings.model_fields_set & {"database_url", "amqp_url"}
-        if len(given) == 2:
-            urls = settings.database_url, settings.amqp_url
-            return urls[0].get_secret_value(), urls[1].get_secret_value()
-        if given:
+        database, amqp = given_urls()
+        if database and amqp:
+            return database, amqp
+        if database or amqp:
             raise Misconfigured(
                 "set both FLORIN_DATABASE_URL and FLORIN_AMQP_URL to use servers that run already,"
                 " or neither to have private ones"

@@ -7,6 +7,7 @@ POSTGRES_PASSWORD_FILE names, RABBITMQ a directory for RABBITMQ_CONFIG_FILES. Wh
 it is: a second run makes what a first one left unfinished, and nothing else.
 """
 
+import fcntl
 import os
 import secrets
 import sys
@@ -25,7 +26,17 @@ log.file = false
 
 
 def make_secrets(florin: Path, postgres: Path, rabbitmq: Path) -> list[Path]:
-    """Make the files that are not there; returns them. The directories are."""
+    """Make the files that are not there; returns them. The directories are. One run at a time: two
+    at once would give the halves of one secret to different readers."""
+    lock = os.open(florin, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _make_missing(florin, postgres, rabbitmq)
+    finally:
+        os.close(lock)
+
+
+def _make_missing(florin: Path, postgres: Path, rabbitmq: Path) -> list[Path]:
     made: list[Path] = []
 
     def keep(file: Path, content: str, mode: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -243,3 +244,15 @@ def test_where_there_is_no_docker_the_remedy_is_said(
     docker.write_text('#!/bin/sh\n[ "$1" = info ]\n')
     with pytest.raises(Misconfigured, match="install the compose plugin"):
         Stack.find(8080)
+
+
+def test_two_runs_at_once_agree_about_every_secret(directories: list[Path]) -> None:
+    with ThreadPoolExecutor(8) as runs:
+        made = [
+            file
+            for files in runs.map(lambda _: make_secrets(*directories), range(8))
+            for file in files
+        ]
+    assert len(made) == len(set(made)), "each was made once"
+    password = (directories[1] / "password").read_text()
+    assert f":{password}@" in (directories[0] / "florin_database_url").read_text()
