@@ -68,11 +68,10 @@ def refund_for(refund: Refund) -> RefundQuestion:
     return RefundQuestion(refund.id, refund.amount, refund.currency, refund.payment_reference)
 
 
-def begun(payment: Payment, now: datetime) -> Event:
-    """The event that says that settling `payment` has begun."""
-    moved = replace(payment, status=PaymentStatus.PROCESSING, updated_at=now)
+def event_of_beginning(payment: Payment, now: datetime) -> Event:
+    """The event that says that settling `payment`, now in `processing`, has begun."""
     return make_event(
-        payment.account_id, PAYMENT_PROCESSING, payment.id, payment_object(moved), now
+        payment.account_id, PAYMENT_PROCESSING, payment.id, payment_object(payment), now
     )
 
 

@@ -120,11 +120,13 @@ class Settler(Generic[S]):
             if item.id in loaded and loaded[item.id].status == "pending"
         ]
         if pending:
-            messages = await persist(self.work.begin, self.database, pending, datetime.now(UTC))
+            now = datetime.now(UTC)
+            begun = [self.work.begun(subject, now) for subject in pending]
+            messages = await persist(self.work.begin, self.database, begun, now)
             self.relay.offer(messages)
             # Whether this statement moved them or another processor did a moment ago, they are no
             # longer pending; and asking the gateway twice with one key is asking once.
-            loaded |= {subject.id: self.work.begun(subject) for subject in pending}
+            loaded |= {subject.id: subject for subject in begun}
         metrics.BATCH_SIZE.labels(f"claim {self.work.table}").observe(len(items))
         return [loaded.get(item.id) for item in items]
 

@@ -11,10 +11,10 @@ from services.processor.settlement import (
     S,
     Settlement,
     StillUnknown,
-    begun,
     charge_for,
     decide_payment,
     decide_refund,
+    event_of_beginning,
     refund_for,
 )
 from services.processor.store.payments import begin_payments, load_payments, settle_payments
@@ -43,14 +43,12 @@ class Work(Protocol, Generic[S]):
         """What `items` refer to, by id."""
         ...
 
-    async def begin(
-        self, database: Database, pending: Sequence[S], now: datetime
-    ) -> list[OutboxRow]:
-        """Move them from pending to processing; returns the messages that tell of it."""
+    def begun(self, subject: S, now: datetime) -> S:
+        """It, in processing since `now`."""
         ...
 
-    def begun(self, subject: S) -> S:
-        """It, in processing."""
+    async def begin(self, database: Database, begun: Sequence[S], now: datetime) -> list[OutboxRow]:
+        """Move them from pending to processing; returns the messages that tell of it."""
         ...
 
     async def ask(self, gateway: Gateway, subject: S) -> Outcome:
@@ -82,17 +80,17 @@ class PaymentWork:
         """The payments."""
         return await load_payments(database, items)
 
+    def begun(self, subject: Payment, now: datetime) -> Payment:
+        """It, in processing since `now`."""
+        return replace(subject, status=PaymentStatus.PROCESSING, updated_at=now)
+
     async def begin(
-        self, database: Database, pending: Sequence[Payment], now: datetime
+        self, database: Database, begun: Sequence[Payment], now: datetime
     ) -> list[OutboxRow]:
         """Each with its event."""
-        events = [begun(payment, now) for payment in pending]
+        events = [event_of_beginning(payment, now) for payment in begun]
         _, messages = await begin_payments(database, events, now)
         return messages
-
-    def begun(self, subject: Payment) -> Payment:
-        """It, in processing."""
-        return replace(subject, status=PaymentStatus.PROCESSING)
 
     async def ask(self, gateway: Gateway, subject: Payment) -> Outcome:
         """Take the money."""
@@ -123,16 +121,16 @@ class RefundWork:
         """The refunds."""
         return await load_refunds(database, items)
 
+    def begun(self, subject: Refund, now: datetime) -> Refund:
+        """It, in processing since `now`."""
+        return replace(subject, status=RefundStatus.PROCESSING, updated_at=now)
+
     async def begin(
-        self, database: Database, pending: Sequence[Refund], now: datetime
+        self, database: Database, begun: Sequence[Refund], now: datetime
     ) -> list[OutboxRow]:
         """Nobody is told: a merchant who asked for a refund knows."""
-        await begin_refunds(database, pending, now)
+        await begin_refunds(database, begun, now)
         return []
-
-    def begun(self, subject: Refund) -> Refund:
-        """It, in processing."""
-        return replace(subject, status=RefundStatus.PROCESSING)
 
     async def ask(self, gateway: Gateway, subject: Refund) -> Outcome:
         """Give the money back."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,15 +16,16 @@ from services.processor.settlement import (
     Answer,
     Settlement,
     StillUnknown,
-    begun,
     charge_for,
     decide_payment,
     decide_refund,
+    event_of_beginning,
     refund_for,
 )
+from services.processor.work import PAYMENT_WORK
 from shared.currencies import DECIMALS
 from shared.money import MAX_MINOR, to_major
-from shared.payment import Payment
+from shared.payment import Payment, iso
 from shared.refund import Refund as RefundRow
 from shared.states import PAYMENT_MOVES, REFUND_MOVES, PaymentStatus, RefundStatus
 
@@ -108,9 +110,11 @@ def test_an_outcome_moves_a_refund_where_it_may_go_with_one_event(
 
 @given(payments)
 def test_beginning_tells_that_it_is_processing(payment: Payment) -> None:
-    body = json.loads(begun(payment, NOW).body)
+    moved = PAYMENT_WORK.begun(replace(payment, status=PaymentStatus.PENDING), NOW)
+    body = json.loads(event_of_beginning(moved, NOW).body)
     assert body["type"] == "payment.processing"
     assert body["data"]["object"]["status"] == "processing"
+    assert body["timestamp"] == body["data"]["object"]["updated_at"] == iso(NOW)
 
 
 @given(payments)
