@@ -15,6 +15,7 @@ class Scenario(StrEnum):
     """What can be measured, in the order in which it is."""
 
     E2E = "e2e"
+    CURVE = "curve"
     ACCEPT = "accept"
     SETTLE = "settle"
     HOT = "hot"

@@ -52,6 +52,8 @@ class Figures:
     refusals: dict[str, int] = field(default_factory=dict)
     verified: int = 0
     """Signatures that were verified."""
+    offered: float | None = None
+    """Payments a second that were offered, where a scenario looks at latency by rate."""
 
     @property
     def cpu_total(self) -> float:

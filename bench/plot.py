@@ -1,6 +1,6 @@
 """The figures, as a picture: SVG or PNG, by the file's name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +22,21 @@ _COLOURS: Final = {
 
 
 def draw(found: Sequence[Figures], file: Path) -> None:
-    """Payments a second through each run, and what a payment costs each process."""
+    """Payments a second through each run, what a payment costs each process, and latency by rate
+    where several were offered."""
     mpl.rcParams["svg.hashsalt"] = "florin"
-    figure = Figure(figsize=(11, 4 + 0.34 * len(found)), layout="constrained")
-    above, below = figure.subplots(2, 1, height_ratios=[3, 1 + 0.34 * len(found)])
-    _draw_rates(above, found)
-    _draw_costs(below, found)
+    parts: list[tuple[float, Callable[[Axes, Sequence[Figures]], None], Sequence[Figures]]] = [
+        (3, _draw_rates, found),
+        (1 + 0.34 * len(found), _draw_costs, found),
+    ]
+    by_rate = sorted((one for one in found if one.offered), key=lambda one: one.offered or 0)
+    if len(by_rate) > 1:
+        parts.append((3, _draw_latencies, by_rate))
+    heights = [height for height, _, _ in parts]
+    figure = Figure(figsize=(11, sum(heights)), layout="constrained")
+    axes = figure.subplots(len(parts), 1, height_ratios=heights)
+    for one, (_, draw_part, figures) in zip(axes, parts, strict=True):
+        draw_part(one, figures)
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
@@ -37,6 +46,22 @@ def _draw_rates(axes: Axes, found: Sequence[Figures]) -> None:
         axes.plot(range(1, len(windows) + 1), windows, label=one.scenario, linewidth=1.6)
     axes.set_title("payments in each second", loc="left", fontsize=10)
     axes.set_xlabel("second")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+
+
+def _draw_latencies(axes: Axes, found: Sequence[Figures]) -> None:
+    rates = [one.offered or 0 for one in found]
+    for colour, name, figures in (
+        (_COLOURS["api"], "accept", [one.accept for one in found]),
+        (_COLOURS["notifier"], "to webhook", [one.delivered for one in found]),
+    ):
+        for style, of in (("-", "p50"), ("--", "p99")):
+            values = [getattr(one, of) if one else float("nan") for one in figures]
+            axes.plot(rates, values, style, color=colour, marker="o", label=f"{name}, {of}")
+    axes.set_title("milliseconds, by payments offered a second", loc="left", fontsize=10)
+    axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)

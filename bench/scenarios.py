@@ -27,6 +27,8 @@ CROWD: Final = 4_000
 """Clients at once, while too much is offered."""
 CALM: Final = 500.0
 """Payments a second, before and after."""
+SHARES: Final = (0.1, 0.25, 0.5, 0.75)
+"""Of all that goes through, what is offered."""
 Step = Callable[[str], None]
 
 
@@ -63,18 +65,40 @@ async def _offered(
 
 async def e2e(plan: Plan, step: Step) -> list[Figures]:
     """A hundred accounts of very different size: all that goes through, then half of that."""
-    step("e2e: starting")
+
+    def offered(full: float) -> dict[str, float]:
+        return {"e2e at half load": plan.rate or full / 2}
+
+    return await _full_then(plan, step, "e2e", offered)
+
+
+async def curve(plan: Plan, step: Step) -> list[Figures]:
+    """The same accounts: all that goes through, then ever more of it, for what it does to
+    latency."""
+
+    def offered(full: float) -> dict[str, float]:
+        return {f"curve at {share:.0%}": share * (plan.rate or full) for share in SHARES}
+
+    return await _full_then(plan, step, "curve", offered)
+
+
+async def _full_then(
+    plan: Plan, step: Step, name: str, offered: Callable[[float], dict[str, float]]
+) -> list[Figures]:
+    """All that goes through, then the rates that are `offered` in its light, each by its name."""
+    step(f"{name}: starting")
     async with open_bench(plan) as bench:
         keys = await bench.accounts(100)
         await subscribe(bench.system.url, keys, bench.receiver)
         traffic = bench.payments(zipf(keys))
-        step("e2e: all that goes through")
-        full = await through(bench, traffic, "e2e")
-        step("e2e: half of that")
-        rate = plan.rate or full.rates.median / 2
-        half = await _offered(bench, traffic, "e2e at half load", rate, plan.connections)
-        step("e2e: verifying")
-    return [full, half]
+        step(f"{name}: all that goes through")
+        found = [await through(bench, traffic, name)]
+        for part, rate in offered(found[0].rates.median).items():
+            step(f"{part}: {rate:,.0f}/s")
+            figures = await _offered(bench, traffic, part, rate, plan.connections)
+            found.append(replace(figures, offered=rate))
+        step(f"{name}: verifying")
+    return found
 
 
 async def accept(plan: Plan, step: Step) -> list[Figures]:
@@ -260,6 +284,6 @@ async def _settled(bench: Bench, payments: int) -> list[int]:
 SCENARIOS: Final[dict[str, Callable[[Plan, Step], Awaitable[list[Figures]]]]] = {
     scenario.__name__: scenario
     for scenario in (
-        e2e, accept, settle, hot, spread, refunds, duplicates, webhooks, growth, overload,
+        e2e, curve, accept, settle, hot, spread, refunds, duplicates, webhooks, growth, overload,
     )
 }  # fmt: skip

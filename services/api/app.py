@@ -20,6 +20,7 @@ from services.api.rate_limit import RateLimiter
 from services.api.reserve import Reserver
 from services.api.routes import OPERATIONS, PROBES
 from services.api.server import answer_expectation, listen
+from services.api.shedding import Shedder
 from services.api.store.keys import has_keys
 from shared.errors import Misconfigured
 from shared.foundation import lay_foundation
@@ -77,6 +78,7 @@ def make_app(settings: ApiSettings) -> App:
                     settings.api_host,
                     settings.api_port,
                     settings.drain_timeout,
+                    Shedder(congestion, settings.accept_queue),
                 )
             )
             yield

@@ -5,6 +5,7 @@ a request whose Host is not a loopback name (DNS rebinding), that comes from ano
 (cross-site forms and scripts) or through a proxy is refused.
 """
 
+import asyncio
 import base64
 import hashlib
 import ipaddress
@@ -47,6 +48,7 @@ class Authenticator:
         self._database = database
         self._local = local
         self._known: dict[bytes, tuple[Caller, float]] = {}
+        self._looking: dict[bytes, asyncio.Future[Caller]] = {}
 
     def check_origin(self, headers: Mapping[str, str], *, any_name: bool) -> None:
         """Under `local`, raise a Problem (403) for a request that a foreign page may have sent;
@@ -90,7 +92,12 @@ class Authenticator:
         known = self._known.get(digest)
         if known is not None and known[1] > now:
             return known[0]
-        caller = await self._look_up(key)
+        # One look for all who wait: a key that thousands use is forgotten for all of them at once.
+        look_up = self._looking.get(digest)
+        if look_up is None:
+            look_up = self._looking[digest] = asyncio.ensure_future(self._look_up(key))
+            look_up.add_done_callback(lambda _: self._looking.pop(digest, None))
+        caller = await asyncio.shield(look_up)
         if len(self._known) >= CACHE_SIZE:
             self._known.clear()
         self._known[digest] = (caller, now + CACHE_SECONDS)

@@ -27,7 +27,7 @@ class ApiSettings(Settings):
     """What signing secrets are sealed with in the database; the first seals, every one opens."""
     accept_batch: int = Field(default=200, ge=1, le=1000)
     """Payments written by one commit, at most."""
-    accept_queue: int = Field(default=1000, ge=1)
+    accept_queue: int = Field(default=500, ge=1)
     """Payments waiting for a commit; beyond it the answer is 503."""
     refuse_above: float = Field(default=0.25, gt=0)
     """Seconds by which the process may be late before new requests are refused with 503."""

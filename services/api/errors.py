@@ -69,6 +69,11 @@ def unavailable(message: str, retry_after: int, *, again: bool = True) -> Proble
     )
 
 
+def saturated() -> Problem:
+    """More comes in than can be answered in time."""
+    return unavailable("The server is saturated; try again in a second.", 1)
+
+
 def from_validation(error: ValidationError, known: list[str]) -> Problem:
     """The first problem that pydantic found, in our words."""
     first = error.errors(include_url=False, include_input=False)[0]

@@ -124,7 +124,7 @@ def _as_problem(error: Exception, request: web.Request) -> Problem:
         case Problem():
             return error
         case Saturated():
-            return errors.unavailable("The server is saturated; try again in a second.", 1)
+            return errors.saturated()
         case Transient():
             return _away(error, request)
         case Permanent():

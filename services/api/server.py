@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -10,6 +12,7 @@ from aiohttp import web
 from services.api.codes import Code
 from services.api.errors import invalid, respond
 from services.api.gate import REQUEST_ID
+from services.api.shedding import Shedder, is_whole
 from shared.errors import Misconfigured
 from shared.ids import new_id
 
@@ -20,7 +23,56 @@ KEEP_ALIVE = 75.0
 
 
 class _Protocol(web.RequestHandler):
-    """Answers a request that could not be parsed as every other error is answered."""
+    """Refuses unheard what comes while the process is late, and answers a request that could not
+    be parsed as every other error is answered."""
+
+    def __init__(self, *args: Any, shedder: Shedder, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._shedder = shedder
+        self._was_whole = True
+        """Whether what was read last was one request, whole: then another begins with the next."""
+        self._answered = 0
+        self._counts = False
+        """Whether its request is one of those under way."""
+
+    def data_received(self, data: bytes) -> None:
+        """What the client has sent, nearly always one request, whole; nothing, where what was read
+        before is to be looked at again."""
+        if not data:
+            super().data_received(data)
+            return
+        begins_here, self._was_whole = self._was_whole, is_whole(data)
+        if begins_here and self._was_whole and data.startswith(b"POST ") and self._is_idle():
+            if self._shedder.refuses(time.monotonic()) and self.transport is not None:
+                self.transport.write(self._shedder.refusal())
+                return
+            self._counts = True
+            self._shedder.began()
+        super().data_received(data)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer."""
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._answered += 1
+            self._end()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client has gone."""
+        self._end()
+        super().connection_lost(exc)
+
+    def _end(self) -> None:
+        if self._counts:
+            self._counts = False
+            self._shedder.ended()
+
+    def _is_idle(self) -> bool:
+        """Whether every request that was read was answered."""
+        return self._request_count == self._answered
 
     def handle_error(
         self,
@@ -44,7 +96,7 @@ class _Protocol(web.RequestHandler):
 
 @contextlib.asynccontextmanager
 async def listen(
-    app: web.Application, host: str, port: int, drain_timeout: float
+    app: web.Application, host: str, port: int, drain_timeout: float, shedder: Shedder
 ) -> AsyncIterator[None]:
     """Serve while the block runs; then take no new connections and finish open requests."""
     runner = web.AppRunner(app, shutdown_timeout=drain_timeout)
@@ -55,8 +107,9 @@ async def listen(
     def protocol() -> _Protocol:
         return _Protocol(
             server,
+            shedder=shedder,
             loop=loop,
-            access_log=None,  # type: ignore[arg-type]  # None turns it off
+            access_log=None,
             keepalive_timeout=KEEP_ALIVE,
             auto_decompress=False,
         )

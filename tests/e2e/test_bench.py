@@ -53,6 +53,28 @@ async def test_a_system_that_runs_is_measured_verified_and_left_without_endpoint
     assert key not in figures_file.read_text() + said
 
 
+async def test_latency_is_measured_and_drawn_by_rate(
+    system: System, urls: Urls, key: str, tmp_path: Path
+) -> None:
+    figures_file, plot = tmp_path / "figures.json", tmp_path / "plot.svg"
+    status, said = await run_command(
+        "bench", "curve", "--url", system.url, "--seconds", "1", "--rate", "80",
+        "--json", str(figures_file), "--plot", str(plot),
+        FLORIN_API_KEY=key, FLORIN_DATABASE_URL=urls.database,
+    )  # fmt: skip
+    assert status == 0, said
+    offered = {name: one["offered"] for name, one in figures(figures_file).items()}
+    assert offered == {
+        "curve": None,
+        "curve at 10%": 8,
+        "curve at 25%": 20,
+        "curve at 50%": 40,
+        "curve at 75%": 60,
+    }
+    assert all(one["delivered"]["p99"] > 0 for one in figures(figures_file).values())
+    assert "<!-- to webhook, p99 -->" in plot.read_text()
+
+
 async def test_a_private_system_is_made_measured_compared_and_removed(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     status, said = await run_command("bench", "settle", "--seconds", "1", "--json", str(file))

@@ -1,6 +1,8 @@
 """Keys: shown once, stored as a hash, and each opens one account."""
 
+import asyncio
 import re
+from collections.abc import Sequence
 
 import pytest
 
@@ -8,8 +10,9 @@ from cli.keys import Role, create_key
 from cli.store.keys import insert_key
 from services.api.auth import Authenticator, Caller
 from services.api.errors import Problem
+from services.api.store.keys import find_keys
 from shared.api_keys import hash_key
-from shared.db import Database
+from shared.db import Database, Row
 from shared.errors import Misconfigured
 from tests.system import Urls, run_command
 
@@ -52,6 +55,28 @@ async def test_a_key_is_made_shown_once_listed_and_revoked(urls: Urls, database:
     status, output = await keys(urls, "revoke", stored[0]["id"])
     assert status == 1
     assert "there is no key" in output
+
+
+async def test_a_key_that_many_use_at_once_is_looked_for_once(
+    urls: Urls, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, output = await keys(urls, "create", "--new-account", "Busy")
+    key = re.findall(r"(sk_\S+)", output)[0]
+    looks = 0
+
+    async def find(database: Database, prefix: str) -> Sequence[Row]:
+        nonlocal looks
+        looks += 1
+        return await find_keys(database, prefix)
+
+    monkeypatch.setattr("services.api.auth.find_keys", find)
+    authenticator = Authenticator(database, local=False)
+    for now in (0, 11):
+        callers = await asyncio.gather(
+            *(authenticator.authenticate(bearer(key), now=now) for _ in range(50))
+        )
+        assert len(set(callers)) == 1
+    assert looks == 2
 
 
 async def test_an_account_that_does_not_exist_gets_no_key(database: Database) -> None:
