@@ -71,8 +71,9 @@ class _Protocol(web.RequestHandler):
             self._shedder.ended()
 
     def _is_idle(self) -> bool:
-        """Whether every request that was read was answered."""
-        return self._request_count == self._answered
+        """Whether every request that was read was answered, and the answers were taken: one who
+        asks and does not listen must not fill the memory."""
+        return self._request_count == self._answered and not self._paused
 
     def handle_error(
         self,

@@ -140,27 +140,49 @@ async def test_answers_stay_in_the_order_of_requests(server: Server) -> None:
     assert [(await merchant.answer())[0] for _ in range(2)] == [200, 200]
 
 
-async def test_a_request_that_comes_in_pieces_is_heard(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = asyncio.Event()
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> "asyncio.Queue[tuple[_Protocol, bytes]]":
+    """What the server has read, and on which connection."""
+    queue: asyncio.Queue[tuple[_Protocol, bytes]] = asyncio.Queue()
     original = _Protocol.data_received
 
     def data_received(self: _Protocol, data: bytes) -> None:
         original(self, data)
-        if data == HEAD:
-            read.set()
+        if data:
+            queue.put_nowait((self, data))
 
     monkeypatch.setattr(_Protocol, "data_received", data_received)
+    return queue
+
+
+async def test_a_request_that_comes_in_pieces_is_heard(
+    server: Server, reads: "asyncio.Queue[tuple[_Protocol, bytes]]"
+) -> None:
     first, second = await server.connect(), await server.connect()
     first.send(WHOLE)
-    await server.begun.wait()
-    server.begun.clear()
+    await reads.get()
     second.send(HEAD)
-    await asyncio.wait_for(read.wait(), 5)
+    assert (await reads.get())[1] == HEAD
     second.send(b"X: y\r\n\r\n{}")
-    await asyncio.wait_for(server.begun.wait(), 5)
+    await reads.get()
     server.may_answer.set()
+    assert (await second.answer())[0] == 200
+
+
+async def test_who_does_not_listen_is_refused_no_more(
+    server: Server, reads: "asyncio.Queue[tuple[_Protocol, bytes]]"
+) -> None:
+    first, second = await server.connect(), await server.connect()
+    first.send(WHOLE)
+    await reads.get()
+    second.send(WHOLE)
+    connection, _ = await reads.get()
+    assert (await second.answer())[0] == 503
+    connection.pause_writing()  # as the transport does when the answers pile up
+    second.send(WHOLE)
+    await reads.get()
+    server.may_answer.set()
+    connection.resume_writing()
     assert (await second.answer())[0] == 200
 
 
