@@ -1,7 +1,8 @@
-"""Refusing what comes while the process is late, for a tenth of what it costs to hear it out.
+"""Refusing what is too much before it is parsed.
 
-The gate refuses it, too; but by then a request has been parsed and routed, and when thousands a
-second have to be refused, nothing is left for those that were accepted.
+The gate refuses what comes while the process is late, too; but by then a request has been parsed
+and routed, and when thousands a second have to be refused, nothing is left for those that were
+accepted.
 """
 
 import re

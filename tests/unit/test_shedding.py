@@ -88,6 +88,14 @@ class Server:
         return merchant
 
 
+async def busy(server: Server) -> tuple[Merchant, Merchant]:
+    """Who has a request under way, and who is to wait."""
+    first, second = await server.connect(), await server.connect()
+    first.send(WHOLE)
+    await server.begun.wait()
+    return first, second
+
+
 @pytest.fixture
 async def server(unused_tcp_port: int) -> AsyncIterator[Server]:
     """A server that lets one request be under way."""
@@ -103,9 +111,7 @@ async def server(unused_tcp_port: int) -> AsyncIterator[Server]:
 async def test_what_is_too_much_is_refused_unheard_and_what_comes_later_is_heard(
     server: Server,
 ) -> None:
-    first, second = await server.connect(), await server.connect()
-    first.send(WHOLE)
-    await server.begun.wait()
+    first, second = await busy(server)
     second.send(WHOLE)
     status, headers, body = await second.answer()
     assert (status, server.heard) == (503, ["POST"])
@@ -122,17 +128,13 @@ async def test_what_is_too_much_is_refused_unheard_and_what_comes_later_is_heard
 
 
 async def test_what_only_asks_is_heard_however_much_is_under_way(server: Server) -> None:
-    first, second = await server.connect(), await server.connect()
-    first.send(WHOLE)
-    await server.begun.wait()
+    _, second = await busy(server)
     second.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (await second.answer())[0] == 200
 
 
 async def test_answers_stay_in_the_order_of_requests(server: Server) -> None:
-    merchant, other = await server.connect(), await server.connect()
-    merchant.send(WHOLE)
-    await server.begun.wait()
+    merchant, other = await busy(server)
     merchant.send(WHOLE)  # before the first is answered: a refusal would overtake that answer
     other.send(WHOLE)
     assert (await other.answer())[0] == 503
@@ -158,8 +160,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> "asyncio.Queue[tuple[_Protocol, by
 async def test_a_request_that_comes_in_pieces_is_heard(
     server: Server, reads: "asyncio.Queue[tuple[_Protocol, bytes]]"
 ) -> None:
-    first, second = await server.connect(), await server.connect()
-    first.send(WHOLE)
+    _, second = await busy(server)
     await reads.get()
     second.send(HEAD)
     assert (await reads.get())[1] == HEAD
@@ -172,8 +173,7 @@ async def test_a_request_that_comes_in_pieces_is_heard(
 async def test_who_does_not_listen_is_refused_no_more(
     server: Server, reads: "asyncio.Queue[tuple[_Protocol, bytes]]"
 ) -> None:
-    first, second = await server.connect(), await server.connect()
-    first.send(WHOLE)
+    _, second = await busy(server)
     await reads.get()
     second.send(WHOLE)
     connection, _ = await reads.get()
@@ -187,9 +187,7 @@ async def test_who_does_not_listen_is_refused_no_more(
 
 
 async def test_who_goes_away_makes_room(server: Server) -> None:
-    first, second = await server.connect(), await server.connect()
-    first.send(WHOLE)
-    await server.begun.wait()
+    first, second = await busy(server)
     first.writer.close()
     server.may_answer.set()
     async with asyncio.timeout(5):
