@@ -16,10 +16,11 @@ from services.api.context import CONTEXT, MAX_BODY, Context
 from services.api.gate import MOUNTS, make_dresser, make_gate
 from services.api.once import forget_old_answers
 from services.api.openapi import describe
+from services.api.plain import answering
 from services.api.rate_limit import RateLimiter
 from services.api.reserve import Reserver
 from services.api.routes import OPERATIONS, PROBES
-from services.api.server import answer_expectation, listen
+from services.api.server import Site, answer_expectation, listen
 from services.api.shedding import Shedder
 from services.api.store.keys import has_keys
 from shared.errors import Misconfigured
@@ -86,7 +87,7 @@ def make_app(settings: ApiSettings) -> App:
     return app
 
 
-def make_web(settings: ApiSettings, context: Context, congestion: Congestion) -> web.Application:
+def make_web(settings: ApiSettings, context: Context, congestion: Congestion) -> Site:
     """The routes and the gate before them."""
     mounted = [(op, op.path) for op in PROBES]
     mounted += [(op, mount + op.path) for mount in MOUNTS for op in (*PROBES, *OPERATIONS)]
@@ -100,7 +101,8 @@ def make_web(settings: ApiSettings, context: Context, congestion: Congestion) ->
         pages=frozenset(documentation.PATHS),
     )
     app = web.Application(middlewares=[gate], client_max_size=MAX_BODY)
-    app.on_response_prepare.append(make_dresser(limiter))
+    dress = make_dresser(limiter)
+    app.on_response_prepare.append(dress)
     app[CONTEXT] = context
     routes = [(op.method, path, op.handler) for op, path in mounted]
     spec = describe((*OPERATIONS, *PROBES))
@@ -108,4 +110,9 @@ def make_web(settings: ApiSettings, context: Context, congestion: Congestion) ->
     # By path: the methods of one path then share a resource, and are found by one look.
     for method, path, handler in sorted(routes, key=lambda route: route[1]):
         app.router.add_route(method, path, handler, expect_handler=answer_expectation)
-    return app
+    plain = {
+        f"{op.method} {path}".encode(): answering(app, gate, dress, op.handler)
+        for op, path in mounted
+        if op.plain
+    }
+    return Site(app, plain)

@@ -28,6 +28,8 @@ class Operation:
     """Server-sent events, until the client has enough."""
     open: bool = False
     """Without a key and without a limit."""
+    plain: bool = False
+    """Its handler looks at headers and body alone: most need not go through aiohttp."""
 
     @property
     def name(self) -> str:

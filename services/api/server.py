@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -12,7 +13,8 @@ from aiohttp import web
 from services.api.codes import Code
 from services.api.errors import invalid, respond
 from services.api.gate import REQUEST_ID
-from services.api.shedding import Shedder, is_whole
+from services.api.plain import Answering, Plain, read
+from services.api.shedding import Shedder
 from shared.errors import Misconfigured
 from shared.ids import new_id
 
@@ -23,32 +25,99 @@ KEEP_ALIVE = 75.0
 
 
 class _Protocol(web.RequestHandler):
-    """Refuses unheard what comes while the process is late, and answers a request that could not
-    be parsed as every other error is answered."""
+    """Answers plain requests by itself, refuses unheard what comes while the process is late, and
+    answers a request that could not be parsed as every other error is answered."""
 
-    def __init__(self, *args: Any, shedder: Shedder, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, shedder: Shedder, plain: Mapping[bytes, Answering], **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._shedder = shedder
+        self._plain = plain
         self._was_whole = True
         """Whether what was read last was one request, whole: then another begins with the next."""
         self._answered = 0
         self._counts = False
         """Whether its request is one of those under way."""
+        self._answering: asyncio.Task[None] | None = None
+        """A plain request; what comes meanwhile is `_later`."""
+        self._later = b""
+        self._closes_then = False
 
     def data_received(self, data: bytes) -> None:
         """What the client has sent, nearly always one request, whole; nothing, where what was read
         before is to be looked at again."""
+        if self._answering is not None:
+            self._wait_with(data)
+            return
         if not data:
             super().data_received(data)
             return
-        begins_here, self._was_whole = self._was_whole, is_whole(data)
-        if begins_here and self._was_whole and data.startswith(b"POST ") and self._is_idle():
+        request = read(data)
+        begins_here, self._was_whole = self._was_whole, request is not None
+        if begins_here and request is not None and data.startswith(b"POST ") and self._is_idle():
             if self._shedder.refuses(time.monotonic()) and self.transport is not None:
                 self.transport.write(self._shedder.refusal())
                 return
             self._counts = True
             self._shedder.began()
+            answering = self._plain.get(request.line)
+            if answering is not None:
+                self._answering = self._loop.create_task(self._answer(answering, request))
+                return
         super().data_received(data)
+
+    async def _answer(self, answering: Answering, request: Plain) -> None:
+        try:
+            self._live_on()
+            answer = await answering(request, self._address())
+            if self.transport is not None:
+                self.transport.write(answer)
+        except Exception:
+            log.exception("request_not_answered")
+            self.force_close()
+        finally:
+            self._answering = None
+            self._end()
+            self._live_on()
+            if self._closes_then:
+                super().close()
+            elif self._later:
+                self._go_on()
+
+    def _wait_with(self, data: bytes) -> None:
+        """Keep what comes before an answer, and let nothing more come."""
+        self._later += data
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def _go_on(self) -> None:
+        if self.transport is None:
+            return
+        later, self._later = self._later, b""
+        self.transport.resume_reading()
+        self.data_received(later)
+
+    def _live_on(self) -> None:
+        """Count the time for which an idle connection is kept from now."""
+        self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE
+
+    def _address(self) -> str | None:
+        peer = None if self.transport is None else self.transport.get_extra_info("peername")
+        return None if peer is None else str(peer[0])
+
+    def close(self) -> None:
+        """Take no more requests: the service is stopping."""
+        if self._answering is None:
+            super().close()
+        else:
+            self._closes_then = True
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Finish what is under way, within `timeout` seconds."""
+        if self._answering is not None:
+            await asyncio.wait({self._answering}, timeout=timeout)
+        await super().shutdown(timeout)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -95,12 +164,21 @@ class _Protocol(web.RequestHandler):
         return response
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What is served. `plain` has how plain requests are answered, by method and target; all others
+    are the application's."""
+
+    app: web.Application
+    plain: Mapping[bytes, Answering]
+
+
 @contextlib.asynccontextmanager
 async def listen(
-    app: web.Application, host: str, port: int, drain_timeout: float, shedder: Shedder
+    site: Site, host: str, port: int, drain_timeout: float, shedder: Shedder
 ) -> AsyncIterator[None]:
     """Serve while the block runs; then take no new connections and finish open requests."""
-    runner = web.AppRunner(app, shutdown_timeout=drain_timeout)
+    runner = web.AppRunner(site.app, shutdown_timeout=drain_timeout)
     await runner.setup()
     server, loop = runner.server, asyncio.get_running_loop()
     assert server is not None  # noqa: S101 - it was just set up
@@ -109,6 +187,7 @@ async def listen(
         return _Protocol(
             server,
             shedder=shedder,
+            plain=site.plain,
             loop=loop,
             access_log=None,
             keepalive_timeout=KEEP_ALIVE,

@@ -5,20 +5,11 @@ and routed, and when thousands a second have to be refused, nothing is left for 
 accepted.
 """
 
-import re
-from email.utils import formatdate
-from typing import Final
-
 from services.api.congestion import Congestion
 from services.api.errors import respond, saturated
+from services.api.plain import write
 from shared import metrics
 from shared.ids import new_id
-
-LONGEST: Final = 16_384
-"""Bytes of a request that is worth looking at here."""
-_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d{1,5})(?=\r\n|$)")
-_NEEDS_MORE: Final = (b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\r\nupgrade:")
-_CONNECTION: Final = re.compile(rb"\r\nconnection:(?! *keep-alive(\r\n|$))")
 
 
 class Shedder:
@@ -48,33 +39,6 @@ class Shedder:
         self._refused.inc()
         request_id = new_id("req")
         response = respond(saturated(), request_id)
-        body = response.body
-        assert isinstance(body, bytes)  # noqa: S101 - it was made of text
-        headers = {
-            **response.headers,
-            "Request-Id": request_id,
-            "Server": "florin",
-            "Date": formatdate(usegmt=True),
-            "Content-Length": str(len(body)),
-        }
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return f"HTTP/1.1 503 Service Unavailable\r\n{lines}\r\n".encode() + body
-
-
-def is_whole(data: bytes) -> bool:
-    """Whether `data` is one HTTP/1.1 request from its first byte to its last, beyond doubt: of
-    known length, on a connection that is kept (RFC 9112 §6)."""
-    if len(data) > LONGEST:
-        return False
-    head, end, body = data.partition(b"\r\n\r\n")
-    if not end or not head.partition(b"\r\n")[0].endswith(b" HTTP/1.1"):
-        return False
-    if head.count(b"\n") != head.count(b"\r\n"):
-        return False
-    head = head.lower()
-    if any(name in head for name in _NEEDS_MORE) or _CONNECTION.search(head):
-        return False
-    lengths = _LENGTH.findall(head)
-    if head.count(b"content-length") != len(lengths):
-        return False
-    return len(lengths) <= 1 and len(body) == (int(lengths[0]) if lengths else 0)
+        response.headers["Request-Id"] = request_id
+        response.headers["Server"] = "florin"
+        return write(response)

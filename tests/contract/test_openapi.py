@@ -51,14 +51,14 @@ async def http(system: System) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def test_every_route_is_in_the_description_and_the_other_way_round() -> None:
-    app = make_web(
+    site = make_web(
         ApiSettings(auth="local", sealing_keys=(SecretStr(SEALING_KEY),)),
         cast(Context, SimpleNamespace(database=None)),
         Congestion(60),
     )
     served = {
         (route.method, cast(web.Resource, route.resource).canonical)
-        for route in app.router.routes()
+        for route in site.app.router.routes()
         if route.method != "HEAD"
     }
     described = {

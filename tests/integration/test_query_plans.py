@@ -215,7 +215,7 @@ async def serving(database: Explaining, urls: Urls) -> AsyncIterator[aiohttp.Cli
         0.0,
     )
     settings = ApiSettings(auth="local", sealing_keys=SEALED, rate_limit=1e6, rate_burst=10**6)
-    runner = web.AppRunner(make_web(settings, context, Congestion(60)))
+    runner = web.AppRunner(make_web(settings, context, Congestion(60)).app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]

@@ -121,7 +121,7 @@ async def list_(request: web.Request) -> web.Response:
 
 
 OPERATIONS: Final = (
-    Operation("POST", "/charges", create, ChargeObject, body=CreateCharge),
+    Operation("POST", "/charges", create, ChargeObject, body=CreateCharge, plain=True),
     Operation("GET", "/charges", list_, Listing[ChargeObject], query=ListCharges),
     Operation("GET", "/charges/{id}", retrieve, ChargeObject, query=RetrieveCharge),
 )

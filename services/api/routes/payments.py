@@ -127,7 +127,9 @@ async def timeline(request: web.Request) -> web.Response:
 
 
 OPERATIONS: Final = (
-    Operation("POST", "/payments", create, AcceptedPayment, status=202, body=CreatePayment),
+    Operation(
+        "POST", "/payments", create, AcceptedPayment, status=202, body=CreatePayment, plain=True
+    ),
     Operation("GET", "/payments", list_, Listing[PaymentObject], query=ListPayments),
     Operation("GET", "/payments/metrics/stats", stats, StatsAnswer, query=Retrieve),
     Operation("GET", "/payments/{id}", retrieve, OnePayment, query=Retrieve),

@@ -153,7 +153,7 @@ def fingerprint(payment_id: str, amount: int | None, reason: str | None, metadat
 
 
 OPERATIONS: Final = (
-    Operation("POST", "/refunds", create, RefundAnswer, body=CreateRefund),
+    Operation("POST", "/refunds", create, RefundAnswer, body=CreateRefund, plain=True),
     Operation("GET", "/refunds", list_, Listing[RefundAnswer], query=ListRefunds),
     Operation("GET", "/refunds/{id}", retrieve, RefundAnswer, query=RetrieveRefund),
 )
