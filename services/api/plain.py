@@ -9,7 +9,7 @@ become a request and a response becomes bytes, and in nothing that a client coul
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
@@ -92,10 +92,11 @@ def _date(now: int) -> str:
     return formatdate(now, usegmt=True)
 
 
-class PlainRequest(HeadersMixin, MutableMapping[Any, Any]):
+class PlainRequest(dict[Any, Any], HeadersMixin):
     """What the gate and a handler of a plain route use of a `web.Request`."""
 
     def __init__(self, app: web.Application, plain: Plain, remote: str | None) -> None:
+        super().__init__()
         method, _, path = plain.line.decode("ascii").partition(" ")
         self.app = app
         self.method = method
@@ -103,26 +104,10 @@ class PlainRequest(HeadersMixin, MutableMapping[Any, Any]):
         self.headers = self._headers = plain.headers
         self.remote = remote
         self._body = plain.body
-        self._kept: dict[Any, Any] = {}
 
     async def read(self) -> bytes:
         """The body."""
         return self._body
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._kept[key]
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._kept[key] = value
-
-    def __delitem__(self, key: Any) -> None:
-        del self._kept[key]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._kept)
-
-    def __len__(self) -> int:
-        return len(self._kept)
 
 
 def answering(
