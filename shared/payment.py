@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from typing_extensions import TypedDict
@@ -105,6 +106,7 @@ def payment_object(payment: Payment) -> PaymentObject:
     }
 
 
+@lru_cache(maxsize=256)  # what is written together has the same time
 def iso(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds: 2026-01-31T09:30:00.000000Z."""
     return f"{moment.isoformat(timespec='microseconds')[:26]}Z"

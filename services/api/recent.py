@@ -3,6 +3,7 @@
 Only what is committed and can never change is remembered; the unique index decides the rest.
 """
 
+from collections import OrderedDict
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -14,7 +15,8 @@ class Recent(Generic[K, V]):
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._known: dict[K, V] = {}
+        # A plain dict walks over all it has forgotten to find its oldest.
+        self._known: OrderedDict[K, V] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -25,6 +27,6 @@ class Recent(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Remember `value`; the oldest is forgotten."""
-        if key not in self._known and len(self._known) >= self._size:
-            del self._known[next(iter(self._known))]
         self._known[key] = value
+        if len(self._known) > self._size:
+            self._known.popitem(last=False)
