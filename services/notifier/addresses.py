@@ -34,6 +34,10 @@ _NOT_PUBLIC: Final = tuple(
 )
 
 
+class AddressRefused(OSError):  # noqa: N818 - it says what happened
+    """The endpoint's name leads to an address that webhooks may not reach."""
+
+
 def refusal(address: str, allowed: Sequence[Network], *, plain: bool = False) -> str | None:
     """Why a webhook may not reach `address`, naming the setting that would let it; or None.
 

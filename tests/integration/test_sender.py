@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from aiohappyeyeballs import AddrInfoType
 from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -204,7 +205,7 @@ async def test_the_address_is_vetted_where_the_socket_is_made(receiver: Receiver
     assert receiver.heard == []
 
 
-def info(address: str) -> tuple[object, ...]:
+def info(address: str) -> AddrInfoType:
     """What a name was resolved to, as a connection is about to be made."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     return (family, socket.SOCK_STREAM, 0, "", (address, 443))
