@@ -95,9 +95,8 @@ class Connection(asyncio.Protocol):
 
     # What the event loop tells
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It may carry an exchange."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
