@@ -47,7 +47,7 @@ def destination(url: str) -> Destination:
         host=host,
         port=port,
         is_tls=parsed.scheme == "https",
-        start=f"POST {parsed.raw_path_qs} HTTP/1.1\r\nHost: {parsed.host_port_subcomponent}\r\n",
+        start=f"POST {parsed.raw_path_qs} HTTP/1.1\r\nHost: {parsed.host_port_subcomponent}",
     )
 
 
@@ -60,5 +60,5 @@ def post(to: Destination, headers: Mapping[str, str], body: bytes) -> bytes:
     text = "".join(lines)
     if not text.isprintable() and _CONTROL.search(text):
         raise ValueError("a header holds a control character")
-    head = "\r\n".join(lines)
-    return f"{to.start}{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    head = "\r\n".join((to.start, *lines, f"Content-Length: {len(body)}", "", ""))
+    return head.encode() + body
