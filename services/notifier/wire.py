@@ -73,6 +73,8 @@ class Connection(asyncio.Protocol):
         Raises Disconnected and NotHttp. A connection whose exchange failed or was given up is
         closed: what may yet come on it answers nothing.
         """
+        if not self.is_open:
+            raise Disconnected(heard=False, reason=None)
         self._heard = 0
         self._status: int | None = None
         self._retry_after: str | None = None

@@ -1,30 +1,17 @@
 """One attempt on the wire: what is sent, where it may go, and what is taken of an answer."""
 
 import asyncio
-import ipaddress
 import socket
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from aiohappyeyeballs import AddrInfoType
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from services.notifier.attempt import Attempt
-from services.notifier.policy import Result
 from services.notifier.sender import MAX_RESPONSE, Sender, _vetted_socket, open_sender
 from tests.receiver import Heard, Receiver
-from tests.telling import SECRET
-
-LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
-BODY = '{"id":"evt_1","type":"payment.completed","data":{"object":{"id":"pay_1"}}}'
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+from tests.talking import LOOPBACK, OK, Server, self_signed, send
 
 
 @pytest.fixture
@@ -33,65 +20,11 @@ async def sender() -> AsyncIterator[Sender]:
         yield sender
 
 
-def attempt(url: str) -> Attempt:
-    return Attempt(
-        account_id="acct",
-        delivery_id="dlv_1",
-        number=1,
-        lease_until=datetime.now(UTC),
-        event_id="evt_1",
-        body=BODY,
-        endpoint_id="we_1",
-        url=url,
-        secrets=[SECRET],
-        custom_headers=None,
-        failing_since=None,
-    )
-
-
-async def send(sender: Sender, url: str, **custom: str) -> Result:
-    return await sender.send(attempt(url), custom)
-
-
-class Server:
-    """A server that talks as a test says, byte by byte."""
-
-    def __init__(self) -> None:
-        self.connections = 0
-        self.requests = 0
-        self.written = 0
-
-    async def open(self, talk: Talk, context: ssl.SSLContext | None = None) -> str:
-        async def counted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            self.connections += 1
-            try:
-                await talk(reader, writer)
-            except (ConnectionError, asyncio.IncompleteReadError):
-                pass
-            finally:
-                writer.close()
-
-        self._server = await asyncio.start_server(counted, "127.0.0.1", 0, ssl=context)
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/hook"
-
-    async def hear(self, reader: asyncio.StreamReader) -> None:
-        """Read one request."""
-        await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(len(BODY))
-        self.requests += 1
-
-    def close(self) -> None:
-        self._server.close()
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server()
     yield server
     server.close()
-
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 async def test_a_connection_that_was_closed_while_it_lay_idle_costs_no_attempt(
@@ -225,39 +158,14 @@ async def test_http_to_a_public_address_never_leaves() -> None:
     assert "FLORIN_WEBHOOK_ALLOW_HTTP" in (result.error or "")
 
 
-def self_signed() -> bytes:
-    """A key and a certificate for localhost that nobody but itself vouches for, as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return secret + certificate.public_bytes(pem)
-
-
 async def test_a_certificate_that_nobody_vouches_for_is_not_believed(
     sender: Sender, server: Server, tmp_path: Path
 ) -> None:
-    file = tmp_path / "own.pem"
-    file.write_bytes(self_signed())
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file)
-
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.hear(reader)
         writer.write(OK)
 
-    url = (await server.open(talk, context)).replace("http:", "https:")
+    url = await server.open(talk, self_signed(tmp_path / "own.pem"))
     result = await send(sender, url)
     assert result.status_code is None
     assert "certificate" in (result.error or "").lower()

@@ -218,3 +218,12 @@ def test_what_comes_unasked_ends_the_connection() -> None:
     connection.connection_made(wire)
     connection.data_received(WHOLE)
     assert wire.aborted
+
+
+def test_what_has_ended_carries_nothing(run: Callable[..., Any]) -> None:
+    wire, connection = Wire(), Connection(lambda _: None)
+    connection.connection_made(wire)
+    connection.connection_lost(None)
+    with pytest.raises(Disconnected):
+        run(connection.exchange(b"POST"))
+    assert wire.written == b""
