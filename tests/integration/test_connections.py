@@ -219,6 +219,17 @@ async def test_idle_connections_make_room_for_those_elsewhere() -> None:
             other.close()
 
 
+@on_both_loops
+async def test_a_connection_that_is_about_to_end_takes_nobodys_place() -> None:
+    async with sending(connections=1) as (sender, server):
+        url = await server.open(kept(server))
+        assert (await send(sender, url)).status_code == 200
+        [ending] = sender._plain._open
+        ending.close()
+        assert (await send(sender, url)).status_code == 200
+        assert server.connections == 2
+
+
 @pytest.mark.parametrize("seed", range(5))
 @on_both_loops
 async def test_no_answer_is_ever_taken_for_that_to_another_request(seed: int) -> None:
