@@ -92,7 +92,7 @@ class _Protocol(web.RequestHandler):
             self.transport.pause_reading()
 
     def _go_on(self) -> None:
-        if self.transport is None:
+        if self.transport is None or self.transport.is_closing():
             return
         later, self._later = self._later, b""
         self.transport.resume_reading()
