@@ -54,12 +54,13 @@ class Server:
         self.begun = asyncio.Event()
         self.answered = asyncio.Event()
         self.broken = False
-        self.stopping: asyncio.Task[bytes] | None = None
         self.merchants: list[Merchant] = []
 
     async def handle(self, request: web.Request) -> web.Response:
         request[REQUEST_ID] = "req_x"
         self.heard.append(request.method)
+        if request.path == "/unread":
+            return web.Response(status=401, text="before the body")
         self.bodies.append(await request.read())
         self.begun.set()
         if request.method == "POST":

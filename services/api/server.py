@@ -34,8 +34,9 @@ class _Protocol(web.RequestHandler):
         super().__init__(*args, **kwargs)
         self._shedder = shedder
         self._plain = plain
-        self._was_whole = True
-        """Whether what was read last was one request, whole: then another begins with the next."""
+        self._all_whole = True
+        """Whether each read was one request, whole: then another begins with the next. One that was
+        not is for ever: what comes after it may be a body that aiohttp has yet to skip."""
         self._answered = 0
         self._counts = False
         """Whether its request is one of those under way."""
@@ -53,9 +54,9 @@ class _Protocol(web.RequestHandler):
         if not data:
             super().data_received(data)
             return
-        request = read(data)
-        begins_here, self._was_whole = self._was_whole, request is not None
-        if begins_here and request is not None and data.startswith(b"POST ") and self._is_idle():
+        request = read(data) if self._all_whole else None
+        self._all_whole = request is not None
+        if request is not None and data.startswith(b"POST ") and self._is_idle():
             if self._shedder.refuses(time.monotonic()) and self.transport is not None:
                 self.transport.write(self._shedder.refusal())
                 return

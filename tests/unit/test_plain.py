@@ -141,23 +141,45 @@ async def test_one_under_way_is_finished_when_the_service_stops(unused_tcp_port:
         merchant.send(WHOLE)
         await server.begun.wait()
         merchants, server.merchants = server.merchants, []
-        server.stopping = asyncio.create_task(idle.end(), name="hears that it is over")
-        server.stopping.add_done_callback(lambda _: server.may_answer.set())
+        over = asyncio.create_task(idle.end())
+        over.add_done_callback(lambda _: server.may_answer.set())
     assert (await merchant.answer())[0] == 202
     assert await merchant.end() == b""
     for one in merchants:
         one.writer.close()
 
 
-async def test_one_that_lasts_longer_than_a_connection_lies_idle_is_answered(
+async def test_one_that_comes_when_a_connection_has_lain_idle_for_long_is_answered(
     server: Server, reads: Reads
 ) -> None:
     merchant = await server.connect()
+    server.may_answer.set()
     merchant.send(WHOLE)
     connection, _ = await reads.get()
-    connection._process_keepalive()  # as aiohttp's timer does, whose time is that of an idle one
+    assert (await merchant.answer())[0] == 202
+    server.may_answer.clear()
+    server.begun.clear()
+    connection._next_keepalive_close_time = 0.0
+    merchant.send(WHOLE)
+    await server.begun.wait()
+    connection._process_keepalive()  # as aiohttp's timer does, which knows of no plain request
     server.may_answer.set()
     assert (await merchant.answer())[0] == 202
+
+
+async def test_a_body_that_was_not_read_holds_no_request(server: Server, reads: Reads) -> None:
+    server.may_answer.set()
+    merchant = await server.connect()
+    head = b"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (2 * len(WHOLE))
+    merchant.send(head)
+    await reads.get()
+    assert (await merchant.answer())[0] == 401
+    for _ in range(2):  # the body, in pieces that look like requests
+        merchant.send(WHOLE)
+        await reads.get()
+    merchant.send(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await merchant.answer())[1]["X-Way"] == "/next"
+    assert server.heard == ["POST", "GET"]
 
 
 async def test_who_goes_away_has_been_heard(server: Server) -> None:
