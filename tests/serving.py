@@ -53,7 +53,7 @@ class Server:
         self.may_answer = asyncio.Event()
         self.begun = asyncio.Event()
         self.answered = asyncio.Event()
-        self.broken = False
+        self.fault: BaseException | None = None
         self.merchants: list[Merchant] = []
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -73,8 +73,8 @@ class Server:
         )
 
     async def dress(self, _: web.Request, response: web.StreamResponse) -> None:
-        if self.broken:
-            raise RuntimeError("no header today")
+        if self.fault is not None:
+            raise self.fault
         response.headers["Server"] = "florin"
 
     async def connect(self) -> Merchant:

@@ -26,9 +26,12 @@ length, either."""
 MOST_FIELDS: Final = 100
 # RFC 9112 §5, and of its values only the ASCII ones; no line is folded.
 _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e]*(?:\r\n|$))*")
-_LINE: Final = re.compile(rb"([A-Z]+ /[\x21-\x7e]*) HTTP/1\.1")
+# Not CONNECT, nor what aiohttp may not know: what follows their heads need be no body.
+_LINE: Final = re.compile(rb"((?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) /[\x21-\x7e]*) HTTP/1\.1")
 _LENGTH: Final = re.compile("[0-9]{1,5}")
-_NEEDS_MORE: Final = ("Transfer-Encoding", "Expect", "Upgrade")
+_NEEDS_MORE: Final = frozenset(
+    ("transfer-encoding", "expect", "upgrade", "proxy-connection", "sec-websocket-key1")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +64,15 @@ def read(data: bytes) -> Plain | None:
     names = {name.lower() for name in headers}
     if len(names) != len(headers) or len(names) > MOST_FIELDS:
         return None  # of two with one name, which would count?
+    if not names.isdisjoint(_NEEDS_MORE):
+        return None
     return Plain(line[1], headers, body) if _is_framed(headers, len(body)) else None
 
 
 def _is_framed(headers: CIMultiDict[str], length: int) -> bool:
     """Whether headers say that a body of this length ends a request on a connection that is
     kept."""
-    if "Host" not in headers or any(name in headers for name in _NEEDS_MORE):
-        return False
-    if headers.get("Connection", "keep-alive").lower() != "keep-alive":
+    if "Host" not in headers or headers.get("Connection", "keep-alive").lower() != "keep-alive":
         return False
     said = headers.get("Content-Length", "0")
     return _LENGTH.fullmatch(said) is not None and int(said) == length

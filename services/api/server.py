@@ -48,20 +48,22 @@ class _Protocol(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """What the client has sent, nearly always one request, whole; nothing, where what was read
         before is to be looked at again."""
-        if self._answering is not None:
-            self._wait_with(data)
-            return
+        if self._close or self._force_close:
+            return  # an answer would be lost with the connection
         if not data:
             super().data_received(data)
+            return
+        if self._answering is not None:
+            self._wait_with(data)
             return
         request = read(data) if self._all_whole else None
         self._all_whole = request is not None
         if request is not None and data.startswith(b"POST ") and self._is_idle():
             if self._shedder.refuses(time.monotonic()) and self.transport is not None:
+                self._live_on()
                 self.transport.write(self._shedder.refusal())
                 return
-            self._counts = True
-            self._shedder.began()
+            self._begin()
             answering = self._plain.get(request.line)
             if answering is not None:
                 self._answering = self._loop.create_task(self._answer(answering, request))
@@ -70,13 +72,15 @@ class _Protocol(web.RequestHandler):
 
     async def _answer(self, answering: Answering, request: Plain) -> None:
         try:
-            self._live_on()
             answer = await answering(request, self._address())
             if self.transport is not None:
                 self.transport.write(answer)
         except Exception:
             log.exception("request_not_answered")
             self.force_close()
+        except asyncio.CancelledError:
+            self.force_close()  # the next answer would be taken for this one's
+            raise
         finally:
             self._answering = None
             self._end()
@@ -102,6 +106,12 @@ class _Protocol(web.RequestHandler):
     def _live_on(self) -> None:
         """Count the time for which an idle connection is kept from now."""
         self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE
+
+    def _process_keepalive(self) -> None:
+        """Close the connection if it is idle: aiohttp's timer, which knows of no plain request."""
+        if self._answering is not None:
+            self._live_on()
+        super()._process_keepalive()
 
     def _address(self) -> str | None:
         peer = None if self.transport is None else self.transport.get_extra_info("peername")
@@ -135,15 +145,26 @@ class _Protocol(web.RequestHandler):
         self._end()
         super().connection_lost(exc)
 
+    def _begin(self) -> None:
+        if not self._counts:
+            self._counts = True
+            self._shedder.began()
+
     def _end(self) -> None:
         if self._counts:
             self._counts = False
             self._shedder.ended()
 
     def _is_idle(self) -> bool:
-        """Whether every request that was read was answered, and the answers were taken: one who
-        asks and does not listen must not fill the memory."""
-        return self._request_count == self._answered and not self._paused
+        """Whether aiohttp waits for a request: every one that was read was answered, with nothing
+        left of its body, and the answers were taken. One who asks and does not listen must not
+        fill the memory."""
+        return (
+            self._waiter is not None
+            and not self._waiter.done()
+            and self._request_count == self._answered
+            and not self._paused
+        )
 
     def handle_error(
         self,
@@ -203,8 +224,10 @@ async def listen(
                 f"cannot listen on {host}:{port} ({error.strerror}); another program may use the"
                 " port: choose another FLORIN_API_PORT"
             ) from None
-        yield
-        listening.close()
+        try:
+            yield
+        finally:
+            listening.close()
     finally:
         await runner.cleanup()
 

@@ -28,8 +28,8 @@ Origin = tuple[str, int]
 
 
 class Unheard(ConnectionError):  # noqa: N818 - it says what happened
-    """The request surely, or as good as surely, reached nobody: no connection could be made, or it
-    went to one that had lain idle and was found closed."""
+    """The request reached nobody, as far as can be known: no connection could be made, or it went
+    to one that had lain idle and ended without a word."""
 
 
 class Pool:
@@ -72,6 +72,8 @@ class Pool:
             except Disconnected as fault:
                 if is_new or fault.heard:
                     raise
+                for other in list(self._idle.get(origin, ())):  # as old, and likely as dead
+                    self._drop_idle(other)
                 raise Unheard(str(fault)) from fault
             finally:
                 self._put(origin, connection)
@@ -173,6 +175,8 @@ class Pool:
                 # A name's last dot says that it is whole; certificates do without.
                 server_hostname=host.rstrip(".") if self._context else None,
             )
+        except ssl.SSLCertVerificationError:
+            raise  # and would be raised again
         except OSError as fault:
             if len(refused) == len(addresses):
                 raise refused[-1] from None

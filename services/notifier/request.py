@@ -10,6 +10,7 @@ from typing import Final
 from yarl import URL
 
 _NUMERIC: Final = re.compile(r"[\d.]+|.*:.*")
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -37,7 +38,9 @@ def destination(url: str) -> Destination:
         host, port = parsed.raw_host, parsed.port
         if host and _NUMERIC.fullmatch(host):
             ipaddress.ip_address(host)  # not 127.1 and its like, which the system would complete
-    except ValueError:
+        elif host and not _NAME.fullmatch(host):
+            host = None
+    except (ValueError, IndexError):  # yarl raises either
         host = None
     if not host or port is None or parsed.scheme not in ("http", "https"):
         raise NotRequestable("the URL is not one that can be requested")

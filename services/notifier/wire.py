@@ -168,7 +168,8 @@ class Connection(asyncio.Protocol):
         """The answer is whole."""
         if self._status is None:
             return
-        # A server may answer what it has not read yet: the rest of that would lead the next one.
+        # A server may answer what it has not read yet: the rest of that would lead the next one. It
+        # shows as far as this process still holds it; what the system took is the server's to skip.
         if not self._parser.should_keep_alive() or self._transport.get_write_buffer_size():
             self.close()
         self._finish()

@@ -98,6 +98,24 @@ async def test_a_server_that_closed_all_that_lay_idle_costs_no_attempt() -> None
 
 
 @on_both_loops
+async def test_when_one_that_lay_idle_is_dead_the_others_are_not_tried() -> None:
+    async with sending() as (sender, server):
+        together = asyncio.Barrier(4)
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await server.hear(reader)
+            if server.requests <= 4:
+                await together.wait()
+            writer.write(OK)
+            await server.hear(reader)  # and hangs up, as one does who has forgotten
+
+        url = await server.open(talk)
+        await asyncio.gather(*(send(sender, url) for _ in range(4)))
+        assert (await send(sender, url)).status_code == 200
+        assert (server.connections, server.requests) == (5, 6)
+
+
+@on_both_loops
 async def test_a_request_on_a_new_connection_that_broke_is_not_repeated() -> None:
     async with sending() as (sender, server):
 
@@ -296,7 +314,10 @@ async def test_a_certificate_that_is_vouched_for_is_believed_for_its_name_alone(
         named = url.replace("127.0.0.1", "localhost")
         assert {(await send(sender, named)).status_code for _ in range(5)} == {200}
         assert (server.connections, server.requests) == (1, 5)
+        greetings: list[str | None] = []
+        context.sni_callback = lambda _, name, __: greetings.append(name)
         assert "certificate" in ((await send(sender, url)).error or "")
+        assert len(greetings) == 1, "it would be no other a moment later"
 
 
 @on_both_loops

@@ -31,11 +31,14 @@ from tests.serving import HEAD, WHOLE, Reads, Server, serving, watched_reads
         (b"\r\n" + WHOLE, False),
         (b"POST / HTTP/1.0\r\nHost: x\r\n\r\n", False),
         (b"POST http://x/ HTTP/1.1\r\nHost: x\r\n\r\n", False),
+        (b"CONNECT / HTTP/1.1\r\nHost: x\r\n\r\n", False),
+        (b"PRI / HTTP/1.1\r\nHost: x\r\n\r\n", False),
         (b"POST /a b HTTP/1.1\r\nHost: x\r\n\r\n", False),
         (b"POST / HTTP/1.1\r\nX: y\r\n\r\n", False),
         (HEAD + b"HOST: x\r\n\r\n{}", False),
         (HEAD + b"Connection: close\r\n\r\n{}", False),
         (HEAD + b"Connection: keep-alive\r\nConnection: close\r\n\r\n{}", False),
+        (HEAD + b"Proxy-Connection: close\r\n\r\n{}", False),
         (HEAD + b"Connection: keep-alive, Upgrade\r\n\r\n{}", False),
         (HEAD + b"Upgrade: h2c\r\n\r\n{}", False),
         (HEAD + b"Expect: 100-continue\r\n\r\n{}", False),
@@ -57,17 +60,20 @@ def test_a_request_is_whole_only_beyond_doubt(data: bytes, whole: bool) -> None:
 
 PIECES = st.sampled_from(
     [
-        b"POST", b"GET", b" ", b"/", b"/v1/charges", b"?a=b", b"*", b" HTTP/1.1", b" HTTP/1.0",
+        b"POST", b"GET", b"CONNECT", b"PURGE", b" ", b"/", b"/v1/charges", b"?a=b", b"*",
+        b" HTTP/1.1", b" HTTP/1.0",
         b"\r\n", b"\r\n", b"\r\n\r\n", b"\n", b"\r", b"\t", b"\0", b":", b",", b"Host: x",
         b"Content-Length: ", b"Content-Length:0", b"content-length: 2", b"0", b"2", b"{}",
         b"Transfer-Encoding: chunked", b"Transfer-Encoding", b"identity", b"Connection: ",
-        b"keep-alive", b"close", b"Expect: 100-continue", b"Upgrade: h2c", b"X-User-ID: u",
+        b"keep-alive", b"close", b"Proxy-Connection: close", b"Sec-WebSocket-Key1: x",
+        b"Expect: 100-continue", b"Upgrade: h2c", b"X-User-ID: u",
         b"Authorization: Bearer sk_x", b"X", b"\xc3\xa9", b"\x80", b"\x7f", b"2\r\n{}\r\n0\r\n\r\n",
     ]
 )  # fmt: skip
 WRITTEN = st.lists(PIECES, max_size=14).map(b"".join)
 NEARLY_WHOLE = st.tuples(
-    st.sampled_from([b"POST /v1/charges HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n"]),
+    st.sampled_from([b"POST", b"GET", b"HEAD", b"OPTIONS", b"CONNECT", b"PRI", b"MSEARCH"]),
+    st.sampled_from([b" /v1/charges HTTP/1.1\r\n", b" / HTTP/1.1\r\nHost: x\r\n"]),
     st.lists(PIECES, max_size=6).map(b"".join),
     st.sampled_from([b"\r\n\r\n", b"\r\n\r\n{}", b"\r\nContent-Length: 2\r\n\r\n{}"]),
 ).map(b"".join)
@@ -149,7 +155,7 @@ async def test_one_under_way_is_finished_when_the_service_stops(unused_tcp_port:
         one.writer.close()
 
 
-async def test_one_that_comes_when_a_connection_has_lain_idle_for_long_is_answered(
+async def test_one_that_takes_longer_than_an_idle_connection_is_kept_is_answered(
     server: Server, reads: Reads
 ) -> None:
     merchant = await server.connect()
@@ -159,9 +165,9 @@ async def test_one_that_comes_when_a_connection_has_lain_idle_for_long_is_answer
     assert (await merchant.answer())[0] == 202
     server.may_answer.clear()
     server.begun.clear()
-    connection._next_keepalive_close_time = 0.0
     merchant.send(WHOLE)
     await server.begun.wait()
+    connection._next_keepalive_close_time = 0.0
     connection._process_keepalive()  # as aiohttp's timer does, which knows of no plain request
     server.may_answer.set()
     assert (await merchant.answer())[0] == 202
@@ -182,6 +188,36 @@ async def test_a_body_that_was_not_read_holds_no_request(server: Server, reads: 
     assert server.heard == ["POST", "GET"]
 
 
+async def test_what_a_connect_holds_is_no_request_of_ours(server: Server, reads: Reads) -> None:
+    server.may_answer.set()
+    merchant = await server.connect()
+    unread = b"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(WHOLE)
+    head = b"CONNECT / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(unread)
+    merchant.send(head + unread)  # to aiohttp what follows this head is another request
+    assert [(await merchant.answer())[0] for _ in range(2)] == [404, 401]
+    await reads.get()
+    merchant.send(WHOLE)  # the body that nobody has read
+    await reads.get()
+    merchant.send(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await merchant.answer())[1]["X-Way"] == "/next"
+    assert server.heard == ["POST", "GET"]
+
+
+async def test_what_comes_when_the_service_has_stopped_is_not_heard(
+    server: Server, reads: Reads
+) -> None:
+    server.may_answer.set()
+    merchant = await server.connect()
+    merchant.send(WHOLE)
+    connection, _ = await reads.get()
+    assert (await merchant.answer())[0] == 202
+    connection.close()
+    connection.data_received(WHOLE)
+    await connection.shutdown(1)
+    assert await merchant.end() == b""
+    assert server.heard == ["POST"]
+
+
 async def test_who_goes_away_has_been_heard(server: Server) -> None:
     merchant = await server.connect()
     merchant.send(WHOLE)
@@ -192,8 +228,9 @@ async def test_who_goes_away_has_been_heard(server: Server) -> None:
     assert server.bodies == [b"{}"]
 
 
-async def test_a_fault_of_ours_ends_the_connection(server: Server) -> None:
-    server.broken = True
+@pytest.mark.parametrize("fault", [RuntimeError("no header today"), asyncio.CancelledError()])
+async def test_a_fault_of_ours_ends_the_connection(server: Server, fault: BaseException) -> None:
+    server.fault = fault
     server.may_answer.set()
     merchant = await server.connect()
     merchant.send(WHOLE)

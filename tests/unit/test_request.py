@@ -24,7 +24,18 @@ def test_a_url_says_what_is_asked_for_and_of_whom(url: str, start: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "h/x", "ftp://h/", "http:///x", "http://h:x/", "http://127.1/", "http://[::1/"]
+    "url",
+    [
+        "",
+        "h/x",
+        "ftp://h/",
+        "http:///x",
+        "http://h:x/",
+        "http://127.1/",
+        "http://[::1/",
+        "http://[}1]@,{@",
+        "http://a\u3000b/",
+    ],
 )
 def test_a_url_that_leads_nowhere_is_not_requested_nor_shown(url: str) -> None:
     with pytest.raises(NotRequestable, match=r"^the URL is not one that can be requested$"):

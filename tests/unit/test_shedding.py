@@ -89,12 +89,58 @@ async def test_who_does_not_listen_is_refused_no_more(server: Server, reads: Rea
     assert (await second.answer())[0] == 202
 
 
+async def test_who_is_refused_again_and_again_keeps_the_connection(
+    server: Server, reads: Reads
+) -> None:
+    _, second = await busy(server)
+    await reads.get()
+    second.send(WHOLE)
+    connection, _ = await reads.get()
+    assert (await second.answer())[0] == 503
+    connection._next_keepalive_close_time = 0.0
+    second.send(WHOLE)
+    assert (await second.answer())[0] == 503
+    connection._process_keepalive()
+    second.send(WHOLE)
+    assert (await second.answer())[0] == 503
+
+
+async def comes_through(merchant: Merchant) -> None:
+    """Ask until it is not refused."""
+    async with asyncio.timeout(5):
+        while True:
+            merchant.send(WHOLE)
+            if (await merchant.answer())[0] == 202:
+                break
+
+
 async def test_who_goes_away_makes_room(server: Server) -> None:
     first, second = await busy(server)
     first.writer.close()
     server.may_answer.set()
-    async with asyncio.timeout(5):
-        while True:
-            second.send(WHOLE)
-            if (await second.answer())[0] == 202:
-                break
+    await comes_through(second)
+
+
+async def test_what_follows_a_request_inside_another_takes_no_room(
+    unused_tcp_port: int, reads: Reads
+) -> None:
+    async with serving(unused_tcp_port, at_once=2, plain=True) as server:
+        merchant = await server.connect()
+        unread = b"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n"
+        head = b"CONNECT / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(unread)
+        merchant.send(head + unread)
+        assert [(await merchant.answer())[0] for _ in range(2)] == [404, 401]
+        connection, _ = await reads.get()
+        for _ in range(3):
+            merchant.send(b"POST /n HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            await reads.get()
+        merchant.writer.close()
+        async with asyncio.timeout(5):
+            while connection.transport is not None:  # noqa: ASYNC110 - as soon as it has gone
+                await asyncio.sleep(0)
+            for one in (clients := [await server.connect() for _ in range(2)]):
+                server.begun.clear()
+                one.send(WHOLE)
+                await server.begun.wait()
+        server.may_answer.set()
+        assert [(await one.answer())[0] for one in clients] == [202, 202]
