@@ -52,7 +52,7 @@ class NotifierSettings(Settings):
     """Whether webhooks may go to public addresses by http, where anybody on the way reads them."""
     lost_after: float = Field(default=60.0, gt=0)
     """Seconds after which an event or delivery that no queue brings is looked after anyway."""
-    notifier_sweep_interval: float = Field(default=5.0, gt=0)
+    notifier_sweep_interval: float = Field(default=1.0, gt=0)
     probe_host: str = "127.0.0.1"
     probe_port: Port = 0
     """Where /ready and /metrics answer; 0 for nowhere."""

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from services.processor.config import ProcessorSettings
-from services.processor.folding import fold_all
+from services.processor.folding import Folder
 from services.processor.gateways.sandbox import SandboxGateway
 from services.processor.handler import EnvelopeHandler
 from services.processor.janitor import Janitor
@@ -21,6 +21,9 @@ from shared.lifecycle import App, Lifecycle, Stoppable
 from shared.probe import serve_probe
 from shared.repeat import Repeating
 from shared.topology import PROCESSOR_DEAD
+
+FOLD_INTERVAL: Final = 5.0
+"""Seconds between two times that all counts are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,9 @@ def make_app(settings: ProcessorSettings) -> App:
                     lambda: {"consuming": all(line.consumer.connected for line in lines)},
                 )
             )
-            fold = functools.partial(fold_all, base.database)
+            folder = Folder(base.database)
             works: dict[str, Stoppable] = {
-                "counts": Repeating("counts", fold, settings.janitor_interval)
+                "counts": Repeating("counts", folder.fold_once, FOLD_INTERVAL)
             }
             for line in lines:
                 works[f"{line.name}_consumer"] = line.consumer

@@ -25,7 +25,7 @@ class ProcessorSettings(Settings):
     ask_again_max: float = Field(default=3600.0, gt=0)
     lost_after: float = Field(default=60.0, gt=0)
     """Seconds after which an open payment that no queue holds is queued again."""
-    janitor_interval: float = Field(default=5.0, gt=0)
+    janitor_interval: float = Field(default=1.0, gt=0)
     sandbox_latency_min: float = Field(default=0.1, ge=0)
     sandbox_latency_max: float = Field(default=0.3, ge=0)
     """Seconds that the sandbox gateway takes to answer, between these two."""

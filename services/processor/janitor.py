@@ -11,7 +11,7 @@ import structlog
 
 from services.processor.settlement import S
 from services.processor.settler import Settler
-from services.processor.store.unsettled import find_unknown, queue_lost
+from services.processor.store.unsettled import find_oldest_open, find_unknown, queue_lost
 from services.processor.work import Work
 from shared.broker import queue_depth
 from shared.db import Database
@@ -73,18 +73,19 @@ class Janitor(Generic[S]):
 
     async def queue_lost_once(self) -> list[str]:
         """Queue again what the broker lost; returns the ids."""
+        table, lost_after = self._work.table, self._lost_after
+        if await find_oldest_open(self._database, table, older_than=lost_after) is None:
+            return []
         # While messages wait, they explain most open work; not what is much older.
         waiting = await queue_depth(self._amqp_url, self._work.queue)
         lost = await queue_lost(
             self._database,
-            self._work.table,
-            older_than=self._lost_after * (BACKLOG_PATIENCE if waiting else 1),
+            table,
+            older_than=lost_after * (BACKLOG_PATIENCE if waiting else 1),
             limit=10_000,
         )
         if lost:
-            log.warning(
-                "lost_work_queued_again", kind=self._work.table, count=len(lost), first=lost[0]
-            )
+            log.warning("lost_work_queued_again", kind=table, count=len(lost), first=lost[0])
         return lost
 
     async def _ask_again(self, item: Item) -> None:

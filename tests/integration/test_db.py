@@ -74,6 +74,22 @@ async def test_no_postgres_is_said_without_the_password() -> None:
     assert "secret" not in str(caught.value)
 
 
+async def test_no_statement_waits_for_helpers(empty: Database) -> None:
+    async with empty.transaction() as transaction:
+        await transaction.execute("CREATE TABLE large (n integer)")
+        await transaction.execute("INSERT INTO large SELECT generate_series(1, 100000)")
+        await transaction.execute("SET LOCAL enable_seqscan = on")
+        for setting in (
+            "parallel_setup_cost",
+            "parallel_tuple_cost",
+            "min_parallel_table_scan_size",
+        ):
+            await transaction.execute(f"SET LOCAL {setting} = 0")
+        plan = await transaction.fetch("EXPLAIN SELECT count(*) FROM large WHERE n % 7 = 3")
+        await transaction.execute("DROP TABLE large")
+    assert "Gather" not in str(plan)
+
+
 async def test_the_plan_of_an_empty_table_is_forgotten(
     urls: Urls, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,9 +32,9 @@ from tests.integration.test_query_plans import Explaining, blocks
 from tests.telling import ACCOUNT, deliveries, happen, subscribe
 
 ROWS = 5000
-MOST_BLOCKS = 300
-"""Of 8 KiB, for three rows; walking the account's deliveries by an index touches thousands. The
-table has some two hundred, and a sweep by time reads those that nobody has summarised."""
+MOST_BLOCKS = 60
+"""Of 8 KiB, for three rows; the table has some two hundred, and walking the account's deliveries by
+an index touches thousands."""
 
 
 @pytest.fixture

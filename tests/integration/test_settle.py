@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.processor.folding import fold_all
+from services.processor.folding import Folder
 from services.processor.gateways.base import Approved, Declined, Unknown
 from services.processor.settlement import Answer, decide_payment
 from services.processor.store.payments import load_payments, settle_payments
@@ -255,8 +255,14 @@ async def test_the_database_refuses_to_change_a_transfer(
 async def test_counts_are_folded_and_stay_true(handler: PaymentHandler, empty: Database) -> None:
     for _ in range(6):
         await handler.handle(message(await accept(empty, 2)))
-    await asyncio.gather(*(fold_all(empty, fold_above=3, piece=5) for _ in range(3)))
-    await fold_all(empty, fold_above=3, piece=5)
+
+    async def fold() -> None:
+        folder = Folder(empty, fold_above=3, piece=5)
+        while await folder.fold_once():
+            pass
+
+    await asyncio.gather(fold(), fold(), fold())
+    await fold()
     kept = await empty.fetch(
         "SELECT count(*) FROM counts GROUP BY account_id, object, currency, status"
     )

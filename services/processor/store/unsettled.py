@@ -70,15 +70,47 @@ async def find_unknown(
     return [Item(row["account_id"], row["id"]) for row in rows]
 
 
+async def find_oldest_open(
+    database: Database, table: Table, *, older_than: float
+) -> datetime | None:
+    """When the oldest open work was made, of that which is `older_than` seconds old; None if there
+    is none. Moves the sweep mark up to it, so the next look costs what is new.
+
+    Work of unknown outcome is not meant: the janitor asks about it.
+    """
+    made: datetime | None = await database.fetchval(
+        f"""
+        WITH since AS (
+            SELECT coalesce((SELECT mark FROM sweep_marks WHERE name = '{table}'),
+                            '-infinity') AS mark,
+                   now() - make_interval(secs => $1) AS cutoff
+        ), oldest AS (
+            SELECT min(created_at) AS made
+              FROM {table}
+             WHERE created_at >= (SELECT mark FROM since)
+               AND created_at < (SELECT cutoff FROM since)
+               AND status IN ('pending', 'processing')
+               AND unknown_since IS NULL
+        ), marked AS (
+            INSERT INTO sweep_marks (name, mark)
+            SELECT '{table}', coalesce(made, cutoff) FROM oldest, since
+                ON CONFLICT (name) DO UPDATE SET mark = greatest(sweep_marks.mark, excluded.mark)
+        )
+        SELECT made FROM oldest
+        """,  # noqa: S608 - one of two
+        older_than,
+    )
+    return made
+
+
 async def queue_lost(
     database: Database, table: Table, *, older_than: float, limit: int
 ) -> list[str]:
     """Queue open work again that no message may be left of, oldest first; returns the ids.
 
     Work is due when it is `older_than` seconds old, and then each time its age has doubled since it
-    was last queued: what merely waits long is not queued over and over. Work of unknown outcome is
-    not lost: the janitor asks about it. Moves the sweep mark up to the oldest open row, so the next
-    look costs what is new.
+    was last queued: what merely waits long is not queued over and over. Looks from the mark that
+    `find_oldest_open` has left.
     """
     rows = await database.fetch(
         f"""
@@ -113,11 +145,6 @@ async def queue_lost(
               FROM (SELECT *, row_number() OVER (ORDER BY created_at) / 100 AS envelope
                       FROM lost) AS numbered
              GROUP BY envelope
-        ), marked AS (
-            INSERT INTO sweep_marks (name, mark)
-            SELECT '{table}', coalesce((SELECT min(created_at) FROM open),
-                                        (SELECT cutoff FROM since))
-                ON CONFLICT (name) DO UPDATE SET mark = greatest(sweep_marks.mark, excluded.mark)
         )
         SELECT id FROM lost
         """,  # noqa: S608 - one of two
