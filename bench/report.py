@@ -19,8 +19,7 @@ from shared.version import VERSION
 _STEPS: Final = {
     "accept": "accept",
     "reserve": "reserve",
-    "claim payments": "claim",
-    "settle payments": "settle",
+    "move payments": "move",
     "record": "record",
 }
 

@@ -18,6 +18,8 @@ R = TypeVar("R")
 SPACING: Final = 0.01
 LONGEST_REST: Final = 0.03
 """Seconds; docs/performance.md has what they gain."""
+REST: Final = 1.0
+"""How long the rest after a write is, by how long the write took."""
 
 
 class Saturated(Transient):
@@ -29,9 +31,9 @@ class Batcher(Generic[T, R]):
 
     `write` returns one result for each item, in their order, or raises for all of them. The first
     item after a quiet time is written at once. Otherwise what arrives is gathered: two writes begin
-    at least `spacing` seconds apart, and after each one there is a rest as long as it took (at most
-    `LONGEST_REST`), so that on a busy machine fewer and larger writes leave more of it for the
-    rest of the work. A whole list waits for nothing.
+    at least `spacing` seconds apart, and after each one there is a rest, `rest` times as long as it
+    took (at most `LONGEST_REST`), so that on a busy machine fewer and larger writes leave more of
+    it for everything else. A whole list waits for nothing.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class Batcher(Generic[T, R]):
         max_size: int,
         max_waiting: int | None = None,
         spacing: float = SPACING,
+        rest: float = REST,
     ) -> None:
         self._write = write
         self._max_size = max_size
         self._max_waiting = max_waiting
         self._spacing = spacing
+        self._rest = rest
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._began_at = 0.0
@@ -99,7 +103,7 @@ class Batcher(Generic[T, R]):
     def _ended(self, _: asyncio.Task[None]) -> None:
         self._writer = None
         now = asyncio.get_running_loop().time()
-        rest = min(now - self._began_at, LONGEST_REST)
+        rest = min(self._rest * (now - self._began_at), LONGEST_REST)
         self._next_at = max(self._began_at + self._spacing, now + rest)
         self._plan()
 

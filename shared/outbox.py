@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 WINDOW: Final = 100
 """Messages published before their confirms are awaited."""
+WINDOWS: Final = 4
+"""Windows that may wait for their confirms at once: what is committed meanwhile need not wait."""
 MAX_HELD: Final = 10_000
 """Rows the relay keeps in memory; beyond it, the table keeps them for the sweeper."""
 GRACE: Final = 2.0
@@ -42,6 +44,7 @@ class OutboxRelay:
         self._held: deque[OutboxRow] = deque()
         self._news = asyncio.Event()
         self._stopping = False
+        self._places = asyncio.Semaphore(WINDOWS)
         self._deletions = Batcher[int, None](self._delete, max_size=1000, spacing=BETWEEN_DELETIONS)
 
     def offer(self, rows: Iterable[OutboxRow]) -> None:
@@ -53,12 +56,15 @@ class OutboxRelay:
 
     async def run(self) -> None:
         """Publish what is offered, until `stop` and until nothing is held."""
-        while self._held or not self._stopping:
-            self._news.clear()
-            if self._held:
-                await self._relay_window()
-            elif not self._stopping:
-                await self._news.wait()
+        async with asyncio.TaskGroup() as windows:
+            while self._held or not self._stopping:
+                self._news.clear()
+                if not self._held:
+                    await self._news.wait()
+                    continue
+                await self._places.acquire()
+                window = [self._held.popleft() for _ in range(min(WINDOW, len(self._held)))]
+                windows.create_task(self._relay(window))  # of none, if all was let go of meanwhile
         await self._deletions.drain()
 
     def stop(self) -> None:
@@ -66,15 +72,17 @@ class OutboxRelay:
         self._stopping = True
         self._news.set()
 
-    async def _relay_window(self) -> None:
-        window = [self._held.popleft() for _ in range(min(WINDOW, len(self._held)))]
+    async def _relay(self, window: list[OutboxRow]) -> None:
         try:
-            await self._publish(window)
+            if window:
+                await self._publish(window)
         except Transient as error:
             # Let go of everything: the sweeper publishes it when the outage is over.
             log.warning("outbox_left_to_sweeper", held=len(self._held), reason=str(error))
             self._held.clear()
             return
+        finally:
+            self._places.release()
         for row in window:
             self._deletions.submit(row.id)
 

@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 LOST_ANSWER_RETRY: Final = 2.0
 """Seconds in which a commit whose answer was lost is asked for again before the client is."""
+ACCEPT_REST: Final = 0.5
+"""How long accepting rests, by how long a write took: a client waits."""
 REMEMBERED: Final = 10_000
 """Keys whose payments are kept in memory."""
 REMEMBERED_METADATA: Final = 1024
@@ -64,7 +66,9 @@ class Acceptor:
     )
 
     def __post_init__(self) -> None:
-        self._batcher = Batcher(self._commit, max_size=self.max_batch, max_waiting=self.max_waiting)
+        self._batcher = Batcher(
+            self._commit, max_size=self.max_batch, max_waiting=self.max_waiting, rest=ACCEPT_REST
+        )
 
     async def accept(self, new: NewPayment) -> Accepted:
         """Commit `new`, or find what its idempotency key made before.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from services.api.accept import (
+    ACCEPT_REST,
     LOST_ANSWER_RETRY,
     REMEMBERED,
     REMEMBERED_METADATA,
@@ -71,7 +72,9 @@ class Reserver:
     )
 
     def __post_init__(self) -> None:
-        self._batcher = Batcher(self._commit, max_size=self.max_batch, max_waiting=self.max_waiting)
+        self._batcher = Batcher(
+            self._commit, max_size=self.max_batch, max_waiting=self.max_waiting, rest=ACCEPT_REST
+        )
 
     async def reserve(self, new: NewRefund) -> Reserved:
         """Commit `new`, or find what its idempotency key made before.

@@ -1,4 +1,4 @@
-"""What an answer of the gateway means for a payment or a refund: pure decisions, no I/O."""
+"""What becomes of a payment or refund next, by what the gateway says: pure decisions, no I/O."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -35,18 +35,20 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement(Generic[S]):
-    """The final state of a payment or refund, and all that is written with it, in one commit.
+class Move(Generic[S]):
+    """A payment or refund in its next state, and all that is written with it, in one commit, if it
+    is still in the state that is `expected`.
 
-    `transfer_id` is given to a completed one alone: it is what moves the money. `call` is JSON
-    text, the record of the question that settled it.
+    `event` tells of it, where somebody hears of such moves. `transfer_id` is given to a completed
+    one alone: it is what moves the money. `calls` is JSON text, an array: the record of the
+    question that settled it, nothing when it has only begun.
     """
 
     subject: S
-    event: Event
-    transfer_id: str | None
-    at: datetime
-    call: str
+    expected: str
+    event: Event | None
+    transfer_id: str | None = None
+    calls: str = "[]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +70,22 @@ def refund_for(refund: Refund) -> RefundQuestion:
     return RefundQuestion(refund.id, refund.amount, refund.currency, refund.payment_reference)
 
 
-def event_of_beginning(payment: Payment, now: datetime) -> Event:
-    """The event that says that settling `payment`, now in `processing`, has begun."""
-    return make_event(
-        payment.account_id, PAYMENT_PROCESSING, payment.id, payment_object(payment), now
-    )
+def begin_payment(payment: Payment, now: datetime) -> Move[Payment]:
+    """A pending payment, in processing since `now`."""
+    begun = replace(payment, status=PaymentStatus.PROCESSING, updated_at=now)
+    event = make_event(begun.account_id, PAYMENT_PROCESSING, begun.id, payment_object(begun), now)
+    return Move(begun, PaymentStatus.PENDING, event)
+
+
+def begin_refund(refund: Refund, now: datetime) -> Move[Refund]:
+    """A pending refund, in processing since `now`. Nobody is told: who asked for a refund knows."""
+    begun = replace(refund, status=RefundStatus.PROCESSING, updated_at=now)
+    return Move(begun, RefundStatus.PENDING, event=None)
 
 
 def decide_payment(
     payment: Payment, answer: Answer, gateway: str, now: datetime
-) -> Settlement[Payment] | StillUnknown[Payment]:
+) -> Move[Payment] | StillUnknown[Payment]:
     """What becomes of a payment in `processing` that `gateway` was asked about."""
     changes = _changes(answer.outcome, gateway, now)
     if changes is None:
@@ -88,12 +96,12 @@ def decide_payment(
     type_ = PAYMENT_COMPLETED if completed else PAYMENT_FAILED
     event = make_event(final.account_id, type_, final.id, payment_object(final), now)
     transfer_id = new_id("txn") if completed else None
-    return Settlement(final, event, transfer_id, now, as_call(answer))
+    return Move(final, PaymentStatus.PROCESSING, event, transfer_id, f"[{as_call(answer)}]")
 
 
 def decide_refund(
     refund: Refund, answer: Answer, gateway: str, now: datetime
-) -> Settlement[Refund] | StillUnknown[Refund]:
+) -> Move[Refund] | StillUnknown[Refund]:
     """What becomes of a refund in `processing` that `gateway` was asked about."""
     changes = _changes(answer.outcome, gateway, now)
     if changes is None:
@@ -104,7 +112,7 @@ def decide_refund(
     type_ = REFUND_COMPLETED if completed else REFUND_FAILED
     transfer_id = new_id("txn") if completed else None
     event = make_event(final.account_id, type_, final.id, refund_object(final, transfer_id), now)
-    return Settlement(final, event, transfer_id, now, as_call(answer))
+    return Move(final, RefundStatus.PROCESSING, event, transfer_id, f"[{as_call(answer)}]")
 
 
 def _changes(outcome: Outcome, gateway: str, now: datetime) -> dict[str, Any] | None:

@@ -2,14 +2,14 @@
 
     claim (one commit) → ask the gateway, outside any transaction → settle (one commit)
 
-All envelopes that the consumers hold share two batchers, so what is claimed or settled at one
-moment is written by one statement. What the gateway keeps waiting holds up its own envelope's ack,
-and nobody else's settlement. The process may die at any line: the message comes again, what was
-claimed is asked about again with the same key, and what is settled is left alone.
+All envelopes that the consumers hold share one batcher, so what is claimed and what is settled at
+one moment is written by one statement. What the gateway keeps waiting holds up its own envelope's
+ack, and nobody else's settlement. The process may die at any line: the message comes again, what
+was claimed is asked about again with the same key, and what is settled is left alone.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +18,7 @@ from typing import Generic, overload
 import structlog
 
 from services.processor.gateways.base import Gateway, Outcome, Unknown
-from services.processor.settlement import Answer, S, Settlement, StillUnknown
+from services.processor.settlement import Answer, Move, S, StillUnknown
 from services.processor.store.unsettled import mark_unknown
 from services.processor.work import Work
 from shared import metrics
@@ -66,6 +66,14 @@ class Asking:
         return None if outcome is None else Answer(outcome, name, asked_at, datetime.now(UTC))
 
 
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[S]):
+    """What the gateway was asked about, and what it said."""
+
+    subject: S
+    answer: Answer
+
+
 @dataclass(slots=True)
 class Settler(Generic[S]):
     """Claims, asks and settles one kind of work; shared by all its consumers and the janitor."""
@@ -75,12 +83,11 @@ class Settler(Generic[S]):
     relay: OutboxRelay
     asking: Asking
     max_batch: int
-    _claims: Batcher[Item, S | None] = field(init=False)
-    _answers: Batcher[tuple[S, Answer], None] = field(init=False)
+    _steps: Batcher[Item | Answered[S], S | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._claims = Batcher(self._claim, max_size=self.max_batch)
-        self._answers = Batcher(self._settle, max_size=self.max_batch)
+        # No rest: each payment comes here twice, and somebody waits both times.
+        self._steps = Batcher(self._take, max_size=self.max_batch, rest=0.0)
 
     async def process(self, item: Item) -> None:
         """Bring `item` to its outcome, or leave it unknown for the janitor.
@@ -88,12 +95,12 @@ class Settler(Generic[S]):
         Returns when what is known is committed. Raises Permanent when it does not exist or cannot
         be written.
         """
-        subject = await self._claims.submit(item)
+        subject = await self._steps.submit(item)
         if subject is None:
             raise Malformed(f"nothing in {self.work.table} is {item.id} of {item.account_id}")
         if subject.status == "processing" and subject.unknown_since is None:
             answer = await self.asking.ask(self.work.question, partial(self._ask, subject))
-            await self._answers.submit((subject, answer))
+            await self._steps.submit(Answered(subject, answer))
 
     async def ask_again(self, item: Item) -> Outcome:
         """Ask what became of work of unknown outcome, and settle it when the gateway says.
@@ -105,54 +112,48 @@ class Settler(Generic[S]):
         answer = await self.asking.ask("lookup", partial(self.asking.gateway.lookup, item.id))
         if answer is None:
             answer = await self.asking.ask(self.work.question, partial(self._ask, subject))
-        await self._answers.submit((subject, answer))
+        await self._steps.submit(Answered(subject, answer))
         return answer.outcome
 
     async def _ask(self, subject: S) -> Outcome:
         return await self.work.ask(self.asking.gateway, subject)
 
-    async def _claim(self, items: list[Item]) -> Sequence[S | None]:
-        ordered = sorted(set(items))
-        loaded = await persist(self.work.load, self.database, ordered)
-        pending = [
-            loaded[item.id]
-            for item in ordered
-            if item.id in loaded and loaded[item.id].status == "pending"
-        ]
-        if pending:
-            now = datetime.now(UTC)
-            begun = [self.work.begun(subject, now) for subject in pending]
-            messages = await persist(self.work.begin, self.database, begun, now)
-            self.relay.offer(messages)
-            # Whether this statement moved them or another processor did a moment ago, they are no
-            # longer pending; and asking the gateway twice with one key is asking once.
-            loaded |= {subject.id: subject for subject in begun}
-        metrics.BATCH_SIZE.labels(f"claim {self.work.table}").observe(len(items))
-        return [loaded.get(item.id) for item in items]
-
-    async def _settle(self, answered: list[tuple[S, Answer]]) -> Sequence[None]:
+    async def _take(self, steps: Sequence[Item | Answered[S]]) -> Sequence[S | None]:
+        """Claim what is new and settle what is answered; returns what was claimed."""
+        items = sorted({step for step in steps if isinstance(step, Item)})
+        answered = [step for step in steps if isinstance(step, Answered)]
         # One of each, for the same message may have come twice at once; and of two answers the one
         # that knows.
-        known_last = sorted(answered, key=lambda a: not isinstance(a[1].outcome, Unknown))
-        by_id = {subject.id: (subject, answer) for subject, answer in known_last}
-        ordered = sorted(by_id.values(), key=lambda a: (a[0].account_id, a[0].id))
-        await persist(self._write, ordered)
-        metrics.BATCH_SIZE.labels(f"settle {self.work.table}").observe(len(answered))
-        return [None] * len(answered)
+        answered.sort(key=lambda step: not isinstance(step.answer.outcome, Unknown))
+        by_id = {step.subject.id: step for step in answered}
+        claimed = await persist(self._write, items, by_id.values())
+        metrics.BATCH_SIZE.labels(f"move {self.work.table}").observe(len(steps))
+        return [claimed.get(step.id) if isinstance(step, Item) else None for step in steps]
 
-    async def _write(self, answered: Sequence[tuple[S, Answer]]) -> None:
+    async def _write(self, items: Sequence[Item], answered: Iterable[Answered[S]]) -> dict[str, S]:
         # Decided anew with every try: what is written late has late times and late ids, so that
         # whoever has read up to a moment has seen all there was.
+        claimed = await self.work.load(self.database, items) if items else {}
         now, name = datetime.now(UTC), self.asking.gateway.name
-        decisions = [self.work.decide(subject, answer, name, now) for subject, answer in answered]
-        settled = [d for d in decisions if isinstance(d, Settlement)]
-        unknown = [d for d in decisions if isinstance(d, StillUnknown)]
-        if settled:
-            moved, messages = await self.work.settle(self.database, settled)
+        moves = [
+            self.work.begin(subject, now)
+            for subject in claimed.values()
+            if subject.status == "pending"
+        ]
+        # Whether the statement moves them or another processor did a moment ago, they are no longer
+        # pending; and asking the gateway twice with one key is asking once.
+        claimed |= {move.subject.id: move.subject for move in moves}
+        decisions = [self.work.decide(step.subject, step.answer, name, now) for step in answered]
+        moves += [decision for decision in decisions if isinstance(decision, Move)]
+        unknown = [decision for decision in decisions if isinstance(decision, StillUnknown)]
+        if moves:
+            moves.sort(key=lambda move: (move.subject.account_id, move.subject.id))
+            moved, messages = await self.work.move(self.database, moves)
             self.relay.offer(messages)
-            for settlement in settled:
-                if settlement.subject.id in moved:
-                    metrics.SETTLED.labels(self.work.table, settlement.subject.status).inc()
+            for move in moves:
+                if move.subject.id in moved and move.subject.processed_at is not None:
+                    metrics.SETTLED.labels(self.work.table, move.subject.status).inc()
         if unknown:
             await mark_unknown(self.database, self.work.table, unknown)
             metrics.UNKNOWN.labels(self.work.table).inc(len(unknown))
+        return claimed

@@ -1,30 +1,29 @@
 """The two kinds of work: payments and refunds, as the settler and the janitor see them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Final, Generic, Protocol
 
 from services.processor.gateways.base import Gateway, Outcome
 from services.processor.settlement import (
     Answer,
+    Move,
     S,
-    Settlement,
     StillUnknown,
+    begin_payment,
+    begin_refund,
     charge_for,
     decide_payment,
     decide_refund,
-    event_of_beginning,
     refund_for,
 )
-from services.processor.store.payments import begin_payments, load_payments, settle_payments
-from services.processor.store.refunds import begin_refunds, load_refunds, settle_refunds
+from services.processor.store.payments import load_payments, move_payments
+from services.processor.store.refunds import load_refunds, move_refunds
 from services.processor.store.unsettled import Table
 from shared.db import Database
 from shared.messages import PAYMENTS, REFUNDS, Item
 from shared.payment import Payment
 from shared.refund import Refund
-from shared.states import PaymentStatus, RefundStatus
 from shared.store import OutboxRow
 from shared.topology import PROCESSOR_PAYMENTS, PROCESSOR_REFUNDS
 
@@ -43,12 +42,8 @@ class Work(Protocol, Generic[S]):
         """What `items` refer to, by id."""
         ...
 
-    def begun(self, subject: S, now: datetime) -> S:
-        """It, in processing since `now`."""
-        ...
-
-    async def begin(self, database: Database, begun: Sequence[S], now: datetime) -> list[OutboxRow]:
-        """Move them from pending to processing; returns the messages that tell of it."""
+    def begin(self, subject: S, now: datetime) -> Move[S]:
+        """From pending to processing."""
         ...
 
     async def ask(self, gateway: Gateway, subject: S) -> Outcome:
@@ -57,14 +52,14 @@ class Work(Protocol, Generic[S]):
 
     def decide(
         self, subject: S, answer: Answer, gateway: str, now: datetime
-    ) -> Settlement[S] | StillUnknown[S]:
+    ) -> Move[S] | StillUnknown[S]:
         """What the answer means."""
         ...
 
-    async def settle(
-        self, database: Database, settlements: Sequence[Settlement[S]]
+    async def move(
+        self, database: Database, moves: Sequence[Move[S]]
     ) -> tuple[set[str], list[OutboxRow]]:
-        """Write outcomes; returns the ids of those that moved, and the messages."""
+        """Write next states; returns the ids of those that moved, and the messages."""
         ...
 
 
@@ -80,17 +75,9 @@ class PaymentWork:
         """The payments."""
         return await load_payments(database, items)
 
-    def begun(self, subject: Payment, now: datetime) -> Payment:
-        """It, in processing since `now`."""
-        return replace(subject, status=PaymentStatus.PROCESSING, updated_at=now)
-
-    async def begin(
-        self, database: Database, begun: Sequence[Payment], now: datetime
-    ) -> list[OutboxRow]:
-        """Each with its event."""
-        events = [event_of_beginning(payment, now) for payment in begun]
-        _, messages = await begin_payments(database, events, now)
-        return messages
+    def begin(self, subject: Payment, now: datetime) -> Move[Payment]:
+        """From pending to processing."""
+        return begin_payment(subject, now)
 
     async def ask(self, gateway: Gateway, subject: Payment) -> Outcome:
         """Take the money."""
@@ -98,15 +85,15 @@ class PaymentWork:
 
     def decide(
         self, subject: Payment, answer: Answer, gateway: str, now: datetime
-    ) -> Settlement[Payment] | StillUnknown[Payment]:
+    ) -> Move[Payment] | StillUnknown[Payment]:
         """What the answer means."""
         return decide_payment(subject, answer, gateway, now)
 
-    async def settle(
-        self, database: Database, settlements: Sequence[Settlement[Payment]]
+    async def move(
+        self, database: Database, moves: Sequence[Move[Payment]]
     ) -> tuple[set[str], list[OutboxRow]]:
-        """Write outcomes."""
-        return await settle_payments(database, settlements)
+        """Write next states."""
+        return await move_payments(database, moves)
 
 
 class RefundWork:
@@ -121,16 +108,9 @@ class RefundWork:
         """The refunds."""
         return await load_refunds(database, items)
 
-    def begun(self, subject: Refund, now: datetime) -> Refund:
-        """It, in processing since `now`."""
-        return replace(subject, status=RefundStatus.PROCESSING, updated_at=now)
-
-    async def begin(
-        self, database: Database, begun: Sequence[Refund], now: datetime
-    ) -> list[OutboxRow]:
-        """Nobody is told: a merchant who asked for a refund knows."""
-        await begin_refunds(database, begun, now)
-        return []
+    def begin(self, subject: Refund, now: datetime) -> Move[Refund]:
+        """From pending to processing."""
+        return begin_refund(subject, now)
 
     async def ask(self, gateway: Gateway, subject: Refund) -> Outcome:
         """Give the money back."""
@@ -138,15 +118,15 @@ class RefundWork:
 
     def decide(
         self, subject: Refund, answer: Answer, gateway: str, now: datetime
-    ) -> Settlement[Refund] | StillUnknown[Refund]:
+    ) -> Move[Refund] | StillUnknown[Refund]:
         """What the answer means."""
         return decide_refund(subject, answer, gateway, now)
 
-    async def settle(
-        self, database: Database, settlements: Sequence[Settlement[Refund]]
+    async def move(
+        self, database: Database, moves: Sequence[Move[Refund]]
     ) -> tuple[set[str], list[OutboxRow]]:
-        """Write outcomes."""
-        return await settle_refunds(database, settlements)
+        """Write next states."""
+        return await move_refunds(database, moves)
 
 
 PAYMENT_WORK: Final = PaymentWork()

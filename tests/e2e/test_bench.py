@@ -83,7 +83,7 @@ async def test_a_private_system_is_made_measured_compared_and_removed(tmp_path: 
     assert found["payments"] > 0
     assert found["cpu"]["processor"] > 0
     assert found["memory"]["postgres"] > 0
-    assert found["batches"]["settle payments"] >= 1
+    assert found["batches"]["move payments"] >= 1
 
 
 async def test_one_that_is_told_to_stop_stops_its_system() -> None:

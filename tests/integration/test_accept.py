@@ -3,13 +3,14 @@
 import asyncio
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from services.api.accept import Accepted, Acceptor, IdempotencyMismatch
 from services.api.store.payments import NewPayment, insert_payments
-from shared.broker import Publisher
+from shared.broker import Outgoing, Publisher
 from shared.db import Database
 from shared.errors import Transient
 from shared.ids import new_id
@@ -166,6 +167,41 @@ async def test_the_relay_publishes_what_was_committed_and_forgets_it(
     assert await outbox(empty) == []
     messages = await take_all(urls.amqp, PROCESSOR_PAYMENTS)
     assert sum(len(json.loads(message.body)["items"]) for message in messages) == 50
+
+
+async def test_what_is_committed_does_not_wait_for_the_confirms_of_others(
+    empty: Database, urls: Urls
+) -> None:
+    class Late(Publisher):
+        """One whose first window is published when the second has been."""
+
+        def __init__(self) -> None:
+            super().__init__(urls.amqp, name="late")
+            self.asked = asyncio.Event()
+            self.second = asyncio.Event()
+
+        async def publish(self, messages: Sequence[Outgoing]) -> None:
+            if self.asked.is_set():
+                await super().publish(messages)
+                self.second.set()
+            else:
+                self.asked.set()
+                await self.second.wait()
+                await super().publish(messages)
+
+    publisher = Late()
+    relay = OutboxRelay(empty, publisher)
+    acceptor = Acceptor(empty, relay, max_batch=200, max_waiting=2000)
+    relaying = asyncio.create_task(relay.run())
+    async with asyncio.timeout(10):
+        await acceptor.accept(new_payment())
+        await publisher.asked.wait()
+        await acceptor.accept(new_payment())
+        relay.stop()
+        await relaying
+    assert len(await take_all(urls.amqp, PROCESSOR_PAYMENTS)) == 2
+    assert await outbox(empty) == []
+    await publisher.close()
 
 
 async def test_the_sweeper_publishes_what_a_crash_left_behind(

@@ -10,7 +10,7 @@ from services.notifier.policy import Delivered, Result
 from services.notifier.store.attempts import Finished, record_attempts
 from services.notifier.store.opening import open_deliveries
 from services.processor.gateways.base import Approved
-from services.processor.settlement import Answer, Settlement
+from services.processor.settlement import Answer, Move
 from services.processor.work import PAYMENT_WORK, REFUND_WORK
 from shared.broker import Publisher
 from shared.db import Connection, Database, Row
@@ -72,10 +72,10 @@ async def test_a_payment_that_begins_and_one_that_is_settled(empty: Database) ->
     items = await accept(empty, LIST)
     database, now = Counting(empty, "payments"), datetime.now(UTC)
     loaded = await PAYMENT_WORK.load(empty, items)
-    begun = [PAYMENT_WORK.begun(payment, now) for payment in loaded.values()]
-    await PAYMENT_WORK.begin(database, begun, now)
-    decided = [PAYMENT_WORK.decide(payment, approved(), "sandbox", now) for payment in begun]
-    await PAYMENT_WORK.settle(database, [one for one in decided if isinstance(one, Settlement)])
+    begun = [PAYMENT_WORK.begin(payment, now) for payment in loaded.values()]
+    await PAYMENT_WORK.move(database, begun)
+    decided = [PAYMENT_WORK.decide(one.subject, approved(), "sandbox", now) for one in begun]
+    await PAYMENT_WORK.move(database, [one for one in decided if isinstance(one, Move)])
     assert (database.updates, database.heap_only) == (2 * LIST, 2 * LIST)
 
 
@@ -85,18 +85,19 @@ async def test_a_refund_that_begins_and_one_that_is_settled(
     [paid] = await accept(empty, 1, amount=10 * LIST)
     now = datetime.now(UTC)
     loaded = list((await PAYMENT_WORK.load(empty, [paid])).values())
-    await PAYMENT_WORK.begin(empty, [PAYMENT_WORK.begun(loaded[0], now)], now)
-    decided = PAYMENT_WORK.decide(PAYMENT_WORK.begun(loaded[0], now), approved(), "sandbox", now)
-    assert isinstance(decided, Settlement)
-    await PAYMENT_WORK.settle(empty, [decided])
+    begun = PAYMENT_WORK.begin(loaded[0], now)
+    await PAYMENT_WORK.move(empty, [begun])
+    decided = PAYMENT_WORK.decide(begun.subject, approved(), "sandbox", now)
+    assert isinstance(decided, Move)
+    await PAYMENT_WORK.move(empty, [decided])
     reserver = make_reserver(empty, publisher)
     reserved = await asyncio.gather(*(reserver.reserve(new_refund(paid, 1)) for _ in range(LIST)))
     items = [Item(one.refund.account_id, one.refund.id) for one in reserved]
     database = Counting(empty, "refunds")
-    refunds = [REFUND_WORK.begun(r, now) for r in (await REFUND_WORK.load(empty, items)).values()]
-    await REFUND_WORK.begin(database, refunds, now)
-    outcomes = [REFUND_WORK.decide(refund, approved(), "sandbox", now) for refund in refunds]
-    await REFUND_WORK.settle(database, [one for one in outcomes if isinstance(one, Settlement)])
+    refunds = [REFUND_WORK.begin(r, now) for r in (await REFUND_WORK.load(empty, items)).values()]
+    await REFUND_WORK.move(database, refunds)
+    outcomes = [REFUND_WORK.decide(one.subject, approved(), "sandbox", now) for one in refunds]
+    await REFUND_WORK.move(database, [one for one in outcomes if isinstance(one, Move)])
     assert (database.updates, database.heap_only) == (2 * LIST, 2 * LIST)
 
 

@@ -14,6 +14,7 @@ from services.api.store.payments import find_payment
 from services.api.store.refunds import find_refund, reserve_refunds
 from services.processor.gateways.base import Approved, Declined, Unknown
 from services.processor.settlement import Answer, StillUnknown
+from services.processor.settler import Answered
 from services.processor.store.unsettled import KEPT_CALLS, mark_unknown
 from services.processor.work import PAYMENT_WORK, REFUND_WORK
 from shared.broker import Publisher
@@ -394,12 +395,12 @@ async def test_what_is_written_late_is_dated_late(
         def __getattr__(self, name: str) -> object:
             return getattr(work, name)
 
-        async def settle(self, *arguments: Any) -> Any:
+        async def move(self, *arguments: Any) -> Any:
             nonlocal failures
             if failures:
                 failures -= 1
                 raise Transient("Postgres is away")
-            return await work.settle(*arguments)
+            return await work.move(*arguments)
 
     settler.work = cast(Any, Late())
     await settler.process(item_of(reserved))
@@ -416,12 +417,12 @@ async def test_of_two_answers_at_once_the_one_that_knows_counts(
     empty: Database, reserver: Reserver, settler: RefundSettler, gateway: Gateway, paid: Item
 ) -> None:
     reserved = await reserver.reserve(new_refund(paid, 3_000))
-    [subject] = await settler._claim([item_of(reserved)])
+    [subject] = await settler._take([item_of(reserved)])
     assert subject is not None
     now = datetime.now(UTC)
-    unknown = Answer(Unknown("silence"), "refund", now, now)
-    approved = Answer(Approved("ref"), "refund", now, now)
-    await settler._settle([(subject, unknown), (subject, approved), (subject, unknown)])
+    unknown = Answered(subject, Answer(Unknown("silence"), "refund", now, now))
+    approved = Answered(subject, Answer(Approved("ref"), "refund", now, now))
+    await settler._take([unknown, approved, unknown])
     assert await status_of(empty, reserved) == "completed"
     await assert_invariants(empty)
 
@@ -440,7 +441,7 @@ async def test_the_record_of_a_silent_gateway_is_bounded(
     empty: Database, reserver: Reserver, settler: RefundSettler, paid: Item
 ) -> None:
     reserved = await reserver.reserve(new_refund(paid, 100))
-    [subject] = await settler._claim([item_of(reserved)])
+    [subject] = await settler._take([item_of(reserved)])
     assert subject is not None
     for n in range(KEPT_CALLS + 5):
         silent = StillUnknown(subject, "", json.dumps({"n": n}))

@@ -8,8 +8,8 @@ import pytest
 
 from services.processor.folding import Folder
 from services.processor.gateways.base import Approved, Declined, Unknown
-from services.processor.settlement import Answer, decide_payment
-from services.processor.store.payments import load_payments, settle_payments
+from services.processor.settlement import Answer, Move, begin_payment, decide_payment
+from services.processor.store.payments import load_payments, move_payments
 from services.processor.store.unsettled import find_unknown
 from services.processor.work import PAYMENT_WORK
 from shared.broker import Delivery, Publisher
@@ -104,7 +104,7 @@ async def test_a_crash_between_claim_and_answer_is_asked_again_with_the_same_key
     handler: PaymentHandler, gateway: Gateway, empty: Database, settler: PaymentSettler
 ) -> None:
     [item] = await accept(empty, 1)
-    await settler._claim([item])  # and the process died here
+    await settler._take([item])  # and the process died here
     assert await statuses(empty) == {"processing": 1}
     await handler.handle(message([item]))
     assert gateway.asked == [item.id]
@@ -114,13 +114,16 @@ async def test_a_crash_between_claim_and_answer_is_asked_again_with_the_same_key
 
 async def test_a_settled_payment_stays_as_it_is(empty: Database, handler: PaymentHandler) -> None:
     [item] = await accept(empty, 1)
-    loaded = (await load_payments(empty, [item]))[item.id]
+    early = (await load_payments(empty, [item]))[item.id]
     await handler.handle(message([item]))
+    settled = (await load_payments(empty, [item]))[item.id]
     now = datetime.now(UTC)
     late = Answer(Declined("late", "Too late."), "charge", now, now)
-    contrary = decide_payment(loaded, late, "x", now)
-    moved, messages = await settle_payments(empty, [contrary])  # type: ignore[list-item]
-    assert (moved, messages) == (set(), [])
+    for subject in (early, settled):
+        contrary = decide_payment(subject, late, "x", now)
+        assert isinstance(contrary, Move)
+        for move in (contrary, begin_payment(subject, now)):
+            assert await move_payments(empty, [move]) == (set(), [])
     assert await statuses(empty) == {"completed": 1}
     await assert_invariants(empty)
 
@@ -182,7 +185,7 @@ async def test_losing_every_queue_loses_no_payment(
 ) -> None:
     janitor = make_janitor(empty, settler, urls.amqp)
     items = await accept(empty, 250)
-    await settler._claim(items[:40])
+    await settler._take(items[:40])
     await empty.execute("DELETE FROM outbox")  # published, and then the queue was purged
     assert await janitor.queue_lost_once() == [], "it may still be on its way"
     await empty.execute("UPDATE payments SET created_at = now() - interval '1 hour'")

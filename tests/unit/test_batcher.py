@@ -1,6 +1,7 @@
 """What arrives together is written together, and a bad row fails alone."""
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given
@@ -151,4 +152,22 @@ async def test_what_arrives_as_the_last_writer_ends_is_not_forgotten() -> None:
     async with asyncio.timeout(1):
         await both_are_in.wait()
         assert await asyncio.gather(*late) == [2, 2]
+    await batcher.drain()
+
+
+@pytest.mark.parametrize("rest", [0.0, 0.5, 1.0])
+async def test_a_rest_is_as_long_as_is_said_by_the_write_before(rest: float) -> None:
+    took, times = 0.02, list[float]()
+
+    async def write(items: list[int]) -> list[int]:
+        times.append(time.monotonic())
+        await asyncio.sleep(took)
+        return items
+
+    batcher = Batcher(write, max_size=10, spacing=0.0, rest=rest)
+    first = batcher.submit(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.gather(first, batcher.submit(1))
+    assert times[1] - times[0] > took * (1 + rest) * 0.95
     await batcher.drain()

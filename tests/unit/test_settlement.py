@@ -14,12 +14,11 @@ from services.processor.gateways.base import Approved, Charge, Declined, Outcome
 from services.processor.gateways.sandbox import SandboxGateway
 from services.processor.settlement import (
     Answer,
-    Settlement,
+    Move,
     StillUnknown,
     charge_for,
     decide_payment,
     decide_refund,
-    event_of_beginning,
     refund_for,
 )
 from services.processor.work import PAYMENT_WORK
@@ -72,13 +71,16 @@ def test_an_outcome_moves_a_payment_where_it_may_go_with_one_event(
     payment: Payment, outcome: Any
 ) -> None:
     decision = decide_payment(payment, answer(outcome), "sandbox", NOW)
-    call = json.loads(decision.call)
+    calls = decision.call if isinstance(decision, StillUnknown) else decision.calls[1:-1]
+    call = json.loads(calls)
     assert (call["question"], call["outcome"]) == ("charge", type(outcome).__name__.lower())
     if isinstance(outcome, Unknown):
-        assert decision == StillUnknown(payment, outcome.reason, decision.call)
+        assert decision == StillUnknown(payment, outcome.reason, calls)
         return
-    assert isinstance(decision, Settlement)
+    assert isinstance(decision, Move)
+    assert decision.expected == "processing"
     assert decision.subject.status in PAYMENT_MOVES[payment.status]
+    assert decision.event is not None
     assert (decision.transfer_id is not None) == isinstance(outcome, Approved)
     assert (decision.subject.failure_code is not None) == isinstance(outcome, Declined)
     body = json.loads(decision.event.body)
@@ -95,10 +97,13 @@ def test_an_outcome_moves_a_refund_where_it_may_go_with_one_event(
 ) -> None:
     decision = decide_refund(refund, answer(outcome), "sandbox", NOW)
     if isinstance(outcome, Unknown):
-        assert decision == StillUnknown(refund, outcome.reason, decision.call)
+        assert isinstance(decision, StillUnknown)
+        assert (decision.subject, decision.reason) == (refund, outcome.reason)
         return
-    assert isinstance(decision, Settlement)
+    assert isinstance(decision, Move)
+    assert decision.expected == "processing"
     assert decision.subject.status in REFUND_MOVES[refund.status]
+    assert decision.event is not None
     assert (decision.transfer_id is not None) == isinstance(outcome, Approved)
     assert (decision.subject.failure_code is not None) == isinstance(outcome, Declined)
     body = json.loads(decision.event.body)
@@ -110,8 +115,10 @@ def test_an_outcome_moves_a_refund_where_it_may_go_with_one_event(
 
 @given(payments)
 def test_beginning_tells_that_it_is_processing(payment: Payment) -> None:
-    moved = PAYMENT_WORK.begun(replace(payment, status=PaymentStatus.PENDING), NOW)
-    body = json.loads(event_of_beginning(moved, NOW).body)
+    move = PAYMENT_WORK.begin(replace(payment, status=PaymentStatus.PENDING), NOW)
+    assert (move.expected, move.transfer_id, move.calls) == ("pending", None, "[]")
+    assert move.event is not None
+    body = json.loads(move.event.body)
     assert body["type"] == "payment.processing"
     assert body["data"]["object"]["status"] == "processing"
     assert body["timestamp"] == body["data"]["object"]["updated_at"] == iso(NOW)
