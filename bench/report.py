@@ -1,7 +1,6 @@
 """The figures, for people and for programs."""
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import Any, Final
 from rich.table import Table
 
 from bench.figures import Figures, Plan
+from bench.machine import Machine
 from bench.processes import ROLES, SERVICES
 from bench.tally import Percentiles
 from shared.errors import Misconfigured
@@ -77,9 +77,9 @@ def _ms(latency: Percentiles | None) -> tuple[str, str]:
     return f"{latency.p50:,.0f}", f"{latency.p99:,.0f}"
 
 
-def remarks(found: Sequence[Figures]) -> list[str]:
+def remarks(found: Sequence[Figures], machine: Machine) -> list[str]:
     """What the table has no place for."""
-    lines = []
+    lines = [f"this machine, before: {machine}"]
     for one in found:
         if one.refusals:
             said = ", ".join(f"{number:,} × {status}" for status, number in one.refusals.items())
@@ -89,12 +89,12 @@ def remarks(found: Sequence[Figures]) -> list[str]:
     return lines
 
 
-def as_json(found: Sequence[Figures], plan: Plan) -> dict[str, Any]:
+def as_json(found: Sequence[Figures], plan: Plan, machine: Machine) -> dict[str, Any]:
     """The figures, and on what they were measured."""
     return {
         "version": VERSION,
         "python": platform.python_version(),
-        "cores": os.cpu_count(),
+        "machine": asdict(machine),
         "seconds": plan.seconds,
         "connections": plan.connections,
         "backlog": plan.backlog,

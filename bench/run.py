@@ -12,6 +12,7 @@ from rich.text import Text
 
 from bench import report
 from bench.figures import Figures, Plan
+from bench.machine import measure_machine
 from bench.plot import draw
 from bench.scenarios import SCENARIOS
 from bench.system import run_to_its_end
@@ -31,19 +32,20 @@ def run(names: Sequence[str], plan: Plan, output: Output) -> None:
     """Measure, and print one table. Raises Broken when a rule was, and Misconfigured."""
     earlier = None if output.compare is None else report.read_earlier(output.compare)
     shown = console()
+    machine = measure_machine()
     try:
         found = run_to_its_end(_measure(names, plan, shown))
     except (aiohttp.ClientError, OSError) as error:
         where = "a private system" if plan.given is None else plan.given.url
         raise Misconfigured(f"{where} could not be measured: {error}") from None
     shown.print(report.table(found))
-    for line in report.remarks(found):
+    for line in report.remarks(found, machine):
         shown.print(Text(line, style="dim"))
     if earlier is not None:
         shown.print()
         shown.print(report.comparison(found, earlier))
     if output.json is not None:
-        output.json.write_text(json.dumps(report.as_json(found, plan), indent=2) + "\n")
+        output.json.write_text(json.dumps(report.as_json(found, plan, machine), indent=2) + "\n")
     if output.plot is not None:
         draw(found, output.plot)
 

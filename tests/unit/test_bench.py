@@ -1,5 +1,6 @@
 """What a measurement counts, it counts right."""
 
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 
 from bench.figures import Figures, Plan
 from bench.load import Answer, parse
+from bench.machine import Machine, measure_machine
 from bench.processes import ROLES, role_of
 from bench.prometheus import batch_sizes, total
 from bench.receiver import is_signed
-from bench.report import as_json, comparison, read_earlier, table
+from bench.report import as_json, comparison, read_earlier, remarks, table
 from bench.rivals import Result, Round, ratios
 from bench.tally import Rates, Series, Tally, count_by_second, percentiles
 from bench.traffic import Payments, Tenant, zipf
@@ -185,8 +187,24 @@ def test_a_run_compared_with_itself_is_one() -> None:
 
 
 def _as_stored(one: Figures) -> dict[str, object]:
-    stored: dict[str, object] = as_json([one], Plan())["scenarios"]["e2e"]
+    machine = Machine(2, 100.0, 250.0)
+    stored: dict[str, object] = as_json([one], Plan(), machine)["scenarios"]["e2e"]
     return stored
+
+
+def test_figures_come_with_what_the_machine_was_like() -> None:
+    machine = Machine(2, 100.0, 250.0)
+    assert as_json([], Plan(), machine)["machine"] == {"cores": 2, "warm": 100.0, "rested": 250.0}
+    assert "100 µs, and 250 µs after 3 ms of rest" in remarks([], machine)[0]
+
+
+def test_rest_is_not_counted_as_work() -> None:
+    """Two hundred rests of 3 ms lie between the pieces: a clock of the wall would count them."""
+    began = time.perf_counter()
+    machine = measure_machine()
+    assert time.perf_counter() - began > 0.6
+    assert 0 < machine.warm < 3000
+    assert 0 < machine.rested < 3000
 
 
 def test_a_file_without_figures_says_what_is_wanted(tmp_path: Path) -> None:
