@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import uvloop
 
 from deploy.local.instance import read
+from deploy.local.processes import take_turns
 from shared.errors import Misconfigured
 
 T = TypeVar("T")
@@ -48,7 +49,11 @@ class System:
 
 
 def run_to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`. SIGTERM ends it as Ctrl-C does, with the systems that it started."""
+    """The result of `work`. SIGTERM ends it as Ctrl-C does, with the systems that it started.
+
+    The load takes turns with them: clients are elsewhere, and interrupt no service.
+    """
+    take_turns()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return uvloop.run(work)
 

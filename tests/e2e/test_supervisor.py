@@ -36,6 +36,15 @@ async def test_a_stop_during_the_start_stops_what_is_being_started(tmp_path: Pat
     assert process.pid is None
 
 
+async def test_what_is_started_interrupts_nobody(tmp_path: Path) -> None:
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    process = supervised(tmp_path, "sleep", "600")
+    await process.start(10)
+    assert process.pid is not None
+    assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH
+    await process.stop()
+
+
 async def test_a_program_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
     process = supervised(tmp_path, "/no/such/program")
     with pytest.raises(Misconfigured, match=r"could not be started.*No such file"):
