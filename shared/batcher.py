@@ -27,13 +27,17 @@ class Saturated(Transient):
 
 
 class Batcher(Generic[T, R]):
-    """Collects items and gives them to `write` in lists of at most `max_size`, one list at a time.
+    """Collects items and gives them to `write` in lists of at most `max_size`, one list at a time;
+    up to `max_writes` at a time while the lists are whole.
 
     `write` returns one result for each item, in their order, or raises for all of them. The first
     item after a quiet time is written at once. Otherwise what arrives is gathered: two writes begin
     at least `spacing` seconds apart, and after each one there is a rest, `rest` times as long as it
     took (at most `LONGEST_REST`), so that on a busy machine fewer and larger writes leave more of
     it for everything else. A whole list waits for nothing.
+
+    What is submitted `ahead` is written before all that is not: where one item leads to another,
+    what was begun is finished before more is begun.
     """
 
     def __init__(
@@ -42,44 +46,50 @@ class Batcher(Generic[T, R]):
         *,
         max_size: int,
         max_waiting: int | None = None,
+        max_writes: int = 1,
         spacing: float = SPACING,
         rest: float = REST,
     ) -> None:
         self._write = write
         self._max_size = max_size
         self._max_waiting = max_waiting
+        self._max_writes = max_writes
         self._spacing = spacing
         self._rest = rest
+        self._ahead: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
-        self._writer: asyncio.Task[None] | None = None
+        self._writes: set[asyncio.Task[None]] = set()
         self._began_at = 0.0
         self._next_at = 0.0
         self._next: asyncio.Handle | None = None
         self._is_gathering = False
 
-    def submit(self, item: T) -> asyncio.Future[R]:
+    def submit(self, item: T, *, ahead: bool = False) -> asyncio.Future[R]:
         """Have `item` written; the future holds its result or its error. Raises Saturated."""
-        if self._max_waiting is not None and len(self._waiting) >= self._max_waiting:
-            raise Saturated(f"{len(self._waiting)} are waiting to be written")
+        if self._max_waiting is not None and self._count() >= self._max_waiting:
+            raise Saturated(f"{self._count()} are waiting to be written")
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        (self._ahead if ahead else self._waiting).append((item, future))
         self._plan()
         return future
 
     async def drain(self) -> None:
         """Return when nothing waits and nothing is being written."""
-        while self._waiting or self._writer is not None:
+        while self._count() or self._writes:
             if self._next is not None:
                 self._next.cancel()
                 self._begin()
-            if self._writer is not None:
-                await asyncio.wait({self._writer})
+            if self._writes:
+                await asyncio.wait(self._writes)
+
+    def _count(self) -> int:
+        return len(self._ahead) + len(self._waiting)
 
     def _plan(self) -> None:
         """See to it that what waits is written as soon as it may be."""
-        if not self._waiting or self._writer is not None:
+        is_whole = self._count() >= self._max_size
+        if not self._count() or len(self._writes) >= (self._max_writes if is_whole else 1):
             return
-        is_whole = len(self._waiting) >= self._max_size
         if self._next is not None:
             if not (is_whole and self._is_gathering):
                 return
@@ -95,13 +105,15 @@ class Batcher(Generic[T, R]):
     def _begin(self) -> None:
         self._next = None
         self._began_at = asyncio.get_running_loop().time()
-        size = min(len(self._waiting), self._max_size)
-        batch = [self._waiting.popleft() for _ in range(size)]
-        self._writer = asyncio.create_task(self._write_batch(batch))
-        self._writer.add_done_callback(self._ended)
+        size = min(self._count(), self._max_size)
+        batch = [(self._ahead or self._waiting).popleft() for _ in range(size)]
+        write = asyncio.create_task(self._write_batch(batch))
+        self._writes.add(write)
+        write.add_done_callback(self._ended)
+        self._plan()
 
-    def _ended(self, _: asyncio.Task[None]) -> None:
-        self._writer = None
+    def _ended(self, write: asyncio.Task[None]) -> None:
+        self._writes.discard(write)
         now = asyncio.get_running_loop().time()
         rest = min(self._rest * (now - self._began_at), LONGEST_REST)
         self._next_at = max(self._began_at + self._spacing, now + rest)

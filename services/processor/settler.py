@@ -86,8 +86,9 @@ class Settler(Generic[S]):
     _steps: Batcher[Item | Answered[S], S | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        # No rest: each payment comes here twice, and somebody waits both times.
-        self._steps = Batcher(self._take, max_size=self.max_batch, rest=0.0)
+        # No rest: each payment comes here twice, and somebody waits both times. Answers go ahead:
+        # in a backlog, all that is held would otherwise be begun before anything is settled.
+        self._steps = Batcher(self._take, max_size=self.max_batch, max_writes=2, rest=0.0)
 
     async def process(self, item: Item) -> None:
         """Bring `item` to its outcome, or leave it unknown for the janitor.
@@ -100,7 +101,7 @@ class Settler(Generic[S]):
             raise Malformed(f"nothing in {self.work.table} is {item.id} of {item.account_id}")
         if subject.status == "processing" and subject.unknown_since is None:
             answer = await self.asking.ask(self.work.question, partial(self._ask, subject))
-            await self._steps.submit(Answered(subject, answer))
+            await self._steps.submit(Answered(subject, answer), ahead=True)
 
     async def ask_again(self, item: Item) -> Outcome:
         """Ask what became of work of unknown outcome, and settle it when the gateway says.
@@ -112,7 +113,7 @@ class Settler(Generic[S]):
         answer = await self.asking.ask("lookup", partial(self.asking.gateway.lookup, item.id))
         if answer is None:
             answer = await self.asking.ask(self.work.question, partial(self._ask, subject))
-        await self._steps.submit(Answered(subject, answer))
+        await self._steps.submit(Answered(subject, answer), ahead=True)
         return answer.outcome
 
     async def _ask(self, subject: S) -> Outcome:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 
 import pytest
 
@@ -98,6 +99,20 @@ async def test_many_settlers_on_one_balance_do_not_deadlock(
     await asyncio.gather(*(settlers[n % 4].process(item) for n, item in enumerate(items)))
     assert await statuses(empty) == {"completed": 200}
     await assert_invariants(empty)
+
+
+async def test_in_a_backlog_what_was_begun_is_finished_before_more_is_begun(
+    handler: PaymentHandler, empty: Database, settler: PaymentSettler
+) -> None:
+    items = await accept(empty, 20 * settler.max_batch)
+    await handler.handle(message(items))
+    rows = await empty.fetch(
+        "SELECT CASE type WHEN 'payment.processing' THEN 1 ELSE -1 END AS step"
+        " FROM events ORDER BY created_at, type"
+    )
+    under_way = list(accumulate(row["step"] for row in rows))
+    assert under_way[-1] == 0
+    assert max(under_way) <= 3 * settler.max_batch
 
 
 async def test_a_crash_between_claim_and_answer_is_asked_again_with_the_same_key(

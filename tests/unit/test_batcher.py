@@ -78,6 +78,53 @@ async def test_a_whole_batch_waits_for_no_spacing() -> None:
     assert sizes == [1, 3, 3]
 
 
+async def test_what_is_submitted_ahead_is_written_before_what_is_not() -> None:
+    writes: list[list[str]] = []
+
+    async def write(items: list[str]) -> list[str]:
+        writes.append(items)
+        return items
+
+    batcher = Batcher(write, max_size=3, spacing=0)
+    futures = [batcher.submit(item) for item in ("new 1", "new 2", "new 3", "new 4")]
+    futures += [batcher.submit(item, ahead=True) for item in ("begun 1", "begun 2")]
+    await asyncio.gather(*futures)
+    assert writes == [["begun 1", "begun 2", "new 1"], ["new 2", "new 3", "new 4"]]
+
+
+async def test_only_whole_batches_are_written_side_by_side() -> None:
+    may_finish = asyncio.Event()
+    writes: list[list[int]] = []
+
+    async def write(items: list[int]) -> list[int]:
+        writes.append(items)
+        await may_finish.wait()
+        return items
+
+    batcher = Batcher(write, max_size=3, max_writes=2, spacing=0)
+    futures = [batcher.submit(n) for n in range(8)]
+    while len(writes) < 2:
+        await asyncio.sleep(0)
+    futures.append(batcher.submit(8))  # a third whole batch: there are two writes
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert writes == [[0, 1, 2], [3, 4, 5]]
+    may_finish.set()
+    assert await asyncio.gather(*futures) == list(range(9))
+
+    may_finish.clear()
+    futures = [batcher.submit(n) for n in range(3)]
+    while len(writes) < 4:
+        await asyncio.sleep(0)
+    futures += [batcher.submit(n) for n in range(3, 5)]  # not whole: it waits for the write before
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert writes[2:] == [[6, 7, 8], [0, 1, 2]]
+    may_finish.set()
+    await asyncio.gather(*futures)
+    assert writes[4:] == [[3, 4]]
+
+
 async def test_a_drain_waits_for_no_spacing() -> None:
     async def write(items: list[int]) -> list[int]:
         return items
