@@ -93,36 +93,39 @@ async def test_what_is_submitted_ahead_is_written_before_what_is_not() -> None:
 
 
 async def test_only_whole_batches_are_written_side_by_side() -> None:
+    began = asyncio.Semaphore(0)
     may_finish = asyncio.Event()
     writes: list[list[int]] = []
 
     async def write(items: list[int]) -> list[int]:
         writes.append(items)
+        began.release()
         await may_finish.wait()
         return items
 
+    async def assert_no_more_begins() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert began.locked()
+
     batcher = Batcher(write, max_size=3, max_writes=2, spacing=0)
-    futures = [batcher.submit(n) for n in range(8)]
-    while len(writes) < 2:
-        await asyncio.sleep(0)
-    futures.append(batcher.submit(8))  # a third whole batch: there are two writes
-    for _ in range(10):
-        await asyncio.sleep(0)
+    futures = [batcher.submit(n) for n in range(9)]
+    await began.acquire()
+    await began.acquire()
     assert writes == [[0, 1, 2], [3, 4, 5]]
+    await assert_no_more_begins()  # a third whole batch waits: there are two writes
     may_finish.set()
     assert await asyncio.gather(*futures) == list(range(9))
+    await began.acquire()
 
     may_finish.clear()
     futures = [batcher.submit(n) for n in range(3)]
-    while len(writes) < 4:
-        await asyncio.sleep(0)
-    futures += [batcher.submit(n) for n in range(3, 5)]  # not whole: it waits for the write before
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert writes[2:] == [[6, 7, 8], [0, 1, 2]]
+    await began.acquire()
+    futures += [batcher.submit(n) for n in range(3, 5)]
+    await assert_no_more_begins()  # what is not whole waits for the one write before
     may_finish.set()
     await asyncio.gather(*futures)
-    assert writes[4:] == [[3, 4]]
+    assert writes[2:] == [[6, 7, 8], [0, 1, 2], [3, 4]]
 
 
 async def test_a_drain_waits_for_no_spacing() -> None:
