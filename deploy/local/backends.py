@@ -10,6 +10,8 @@ from deploy.local.postgres import PrivatePostgres
 from deploy.local.processes import Record
 from deploy.local.rabbitmq import PrivateRabbitMQ
 from deploy.local.supervisor import Supervised
+from deploy.local.writeback import INTERVAL, Writeback
+from shared.repeat import Repeating
 
 START_TIMEOUT = 90.0
 
@@ -24,6 +26,8 @@ class Backends:
         logs.mkdir(parents=True, exist_ok=True)
         self._postgres = PrivatePostgres(binaries.postgres, data / "postgres", instance)
         self._rabbitmq = PrivateRabbitMQ(binaries, data / "rabbitmq", instance)
+        self._writeback = Repeating("writeback", Writeback(data / "postgres").write, INTERVAL)
+        self._tasks: list[asyncio.Task[None]] = []
         name_server, broker = self._rabbitmq.commands()
 
         async def always() -> bool:
@@ -50,8 +54,9 @@ class Backends:
 
     async def stop(self) -> None:
         """Stop both, in order."""
+        self._writeback.stop()
         try:
-            await asyncio.gather(self.rabbitmq.stop(), self.postgres.stop())
+            await asyncio.gather(self.rabbitmq.stop(), self.postgres.stop(), *self._tasks)
         finally:
             await self.epmd.stop()
 
@@ -60,6 +65,7 @@ class Backends:
         await asyncio.to_thread(self._postgres.prepare)
         await self.postgres.start(START_TIMEOUT)
         await self._postgres.make_database()
+        self._tasks.append(asyncio.create_task(self._writeback.run()))
 
     async def _start_rabbitmq(self) -> None:
         self._rabbitmq.prepare()
