@@ -92,10 +92,10 @@ async def fill(database: Database, first: int, number: int) -> None:
                SET debits_posted = ledger_accounts.debits_posted + excluded.debits_posted,
                    credits_posted = ledger_accounts.credits_posted + excluded.credits_posted
         ), counted AS (
-            INSERT INTO counts (account_id, object, currency, status, number, amount)
-            SELECT account_id, 'payment', 'THB', 'completed', count(*), sum(amount)
-              FROM made
-             GROUP BY account_id
+            INSERT INTO arrivals (account_id, object, currency, status, number, amount)
+            SELECT account_id, 'payment', 'THB', status, count(*), sum(amount)
+              FROM made, unnest(ARRAY['pending', 'processing', 'completed']) AS status
+             GROUP BY account_id, status
         ), numbered AS (
             INSERT INTO event_sequences (account_id, last)
             SELECT account_id, 2 * count(*) FROM made GROUP BY account_id

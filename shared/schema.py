@@ -6,7 +6,7 @@ from shared.db import Database
 from shared.errors import Misconfigured
 from shared.store import find_schema_version
 
-SCHEMA_VERSION: Final = 10
+SCHEMA_VERSION: Final = 11
 """The newest migration that this code knows."""
 
 DEFAULT_ACCOUNT: Final = "acct_default"

@@ -18,8 +18,8 @@ TEMPLATE = "florin_template"
 EMPTY = (
     "ALTER TABLE transfers DISABLE TRIGGER USER",
     """
-    TRUNCATE event_sequences, payments, refunds, counts, ledger_accounts, transfers, events, outbox,
-             webhook_endpoints, webhook_subscriptions, deliveries, delivery_attempts,
+    TRUNCATE event_sequences, payments, refunds, arrivals, ledger_accounts, transfers, events,
+             outbox, webhook_endpoints, webhook_subscriptions, deliveries, delivery_attempts,
              request_answers, sweep_marks, replays
     """,
     "ALTER TABLE transfers ENABLE TRIGGER USER",

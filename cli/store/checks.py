@@ -30,7 +30,7 @@ class Age:
 
 
 def _as_counted(table: str, object_: str) -> Check:
-    """The rule that counts, kept as changes, come to what the rows of `table` are."""
+    """The rule that counts, kept as arrivals, come to what the rows of `table` are."""
     return Check(
         1,
         f"{table} = pending + processing + completed + failed, as counted",

@@ -23,7 +23,7 @@ from shared.repeat import Repeating
 from shared.topology import PROCESSOR_DEAD
 
 FOLD_INTERVAL: Final = 5.0
-"""Seconds between two times that all counts are looked at."""
+"""Seconds between two times that all arrivals are looked at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,18 @@
-"""Folds the changes of counts into sums, in pieces: a long statement would hold up every other."""
+"""Folds arrivals into sums, in pieces: a long statement would hold up every other."""
 
 from typing import Final
 
-from services.processor.store.counts import CountKey, fold_counts
+from services.processor.store.arrivals import Place, fold_arrivals
 from shared.db import Database
 
 FOLD_ABOVE: Final = 50
-"""Changes of one count that are not worth folding."""
+"""Arrivals in one state that are not worth folding."""
 PIECE: Final = 250
-"""Changes looked at by one statement: a millisecond or two."""
+"""Arrivals looked at by one statement: a millisecond or two."""
 
 
 class Folder:
-    """Goes over all counts, again and again."""
+    """Goes over all arrivals, again and again."""
 
     def __init__(
         self, database: Database, *, fold_above: int = FOLD_ABOVE, piece: int = PIECE
@@ -20,12 +20,12 @@ class Folder:
         self._database = database
         self._fold_above = fold_above
         self._piece = piece
-        self._start = CountKey()
+        self._start = Place()
 
     async def fold_once(self) -> bool:
         """Look at the next piece; returns whether there are more before all were looked at."""
-        after = await fold_counts(
+        after = await fold_arrivals(
             self._database, start=self._start, at_most=self._piece, more_than=self._fold_above
         )
-        self._start = after or CountKey()
+        self._start = after or Place()
         return after is not None

@@ -277,7 +277,7 @@ async def test_probes_do_not_wait_for_a_database_that_is_slow(
     sessions: list[aiohttp.ClientSession], database: Database
 ) -> None:
     async with database.transaction() as lock:
-        await lock.execute("LOCK TABLE counts IN ACCESS EXCLUSIVE MODE")
+        await lock.execute("LOCK TABLE arrivals IN ACCESS EXCLUSIVE MODE")
         async with asyncio.timeout(5):
             async with sessions[0].get("/health") as response:
                 assert (response.status, (await response.json())["payments"]) == (200, None)

@@ -63,3 +63,34 @@ async def test_a_service_refuses_another_schema_and_says_what_to_do(
     with pytest.raises(Misconfigured, match=re.escape(remedy)):
         await require_schema(database)
     await database.close()
+
+
+async def test_counts_are_the_same_when_they_become_arrivals(bare_url: str) -> None:
+    connection = await asyncpg.connect(bare_url)
+    for migration in migrations():
+        if migration.version == 11:
+            await connection.execute("""
+                INSERT INTO counts (account_id, object, currency, status, number, amount)
+                VALUES ('a', 'payment', 'USD', 'pending', 5, 500),
+                       ('a', 'payment', 'USD', 'pending', -4, -400),
+                       ('a', 'payment', 'USD', 'processing', 4, 400),
+                       ('a', 'payment', 'USD', 'processing', -3, -310),
+                       ('a', 'payment', 'USD', 'completed', 2, 210),
+                       ('a', 'payment', 'USD', 'failed', 1, 100),
+                       ('a', 'refund', 'USD', 'pending', 1, 7),
+                       ('a', 'refund', 'USD', 'pending', -1, -7),
+                       ('a', 'refund', 'USD', 'processing', 1, 7),
+                       ('a', 'webhook', '', 'delivered', 3, 0),
+                       ('a', 'webhook', '', 'delivered', 1, 0)""")
+            before = await connection.fetch("""
+                SELECT account_id, object, currency, status, sum(number) AS number,
+                       sum(amount) AS amount
+                  FROM counts GROUP BY 1, 2, 3, 4 HAVING sum(number) <> 0
+                 ORDER BY object, currency, status""")
+        await connection.execute(migration.sql)
+    after = await connection.fetch(
+        "SELECT * FROM counts WHERE number <> 0 ORDER BY object, currency, status"
+    )
+    await connection.close()
+    assert [tuple(row) for row in after] == [tuple(row) for row in before]
+    assert len(after) == 6

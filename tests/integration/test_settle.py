@@ -282,7 +282,7 @@ async def test_counts_are_folded_and_stay_true(handler: PaymentHandler, empty: D
     await asyncio.gather(fold(), fold(), fold())
     await fold()
     kept = await empty.fetch(
-        "SELECT count(*) FROM counts GROUP BY account_id, object, currency, status"
+        "SELECT count(*) FROM arrivals GROUP BY account_id, object, currency, status"
     )
     assert kept
     assert max(row["count"] for row in kept) <= 3

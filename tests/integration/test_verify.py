@@ -68,9 +68,9 @@ async def test_a_sound_system_breaks_no_rule_and_says_what_was_checked(filled: D
 VERIFY = ("verify", "--database-url")
 SOME = "(SELECT min(id) FROM payments WHERE status = 'completed')"
 STRAY_COUNT = """
-    INSERT INTO counts (account_id, object, currency, status, number, amount)
+    INSERT INTO arrivals (account_id, object, currency, status, number, amount)
     VALUES ('acct_default', 'payment', 'USD', 'pending', 1, 100),
-           ('acct_default', 'payment', 'USD', 'pending', -1, -90)"""
+           ('acct_default', 'payment', 'USD', 'processing', 1, 90)"""
 REVERSED_REFUND = """
     UPDATE transfers SET debit = credit, credit = debit WHERE kind = 'refund'"""
 STRAY_EVENT = f"""
@@ -94,7 +94,7 @@ OLD_MESSAGE = """
     ("damage", "rule"),
     [
         ("DELETE FROM payments WHERE status = 'failed'", "as counted"),
-        ("UPDATE counts SET amount = amount + 1 WHERE number > 0", "as counted"),
+        ("UPDATE arrivals SET amount = amount + 1", "as counted"),
         (STRAY_COUNT, "as counted"),
         (f"DELETE FROM transfers WHERE source_id = {SOME}", "has one transfer"),
         (f"UPDATE transfers SET amount = 1 WHERE source_id = {SOME}", "has one transfer"),

@@ -60,7 +60,7 @@ async def insert_payments(
                 ON CONFLICT DO NOTHING
             RETURNING account_id, id, amount, currency, created_at
         ), counted AS (
-            INSERT INTO counts (account_id, object, currency, status, number, amount)
+            INSERT INTO arrivals (account_id, object, currency, status, number, amount)
             SELECT account_id, 'payment', currency, 'pending', count(*), sum(amount)
               FROM accepted
              GROUP BY account_id, currency

@@ -74,7 +74,7 @@ async def reserve_refunds(
               FROM reserved
             RETURNING {COLUMNS}
         ), counted AS (
-            INSERT INTO counts (account_id, object, currency, status, number, amount)
+            INSERT INTO arrivals (account_id, object, currency, status, number, amount)
             SELECT account_id, 'refund', currency, 'pending', count(*), sum(wanted)
               FROM reserved
              GROUP BY account_id, currency

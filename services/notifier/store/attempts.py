@@ -145,7 +145,7 @@ async def record_attempts(database: Database, finished: Sequence[Finished]) -> l
                AND deliveries.lease_until IS NOT NULL
             RETURNING deliveries.account_id, deliveries.status, input.id, rung, headers, item
         ), counted AS (
-            INSERT INTO counts (account_id, object, currency, status, number, amount)
+            INSERT INTO arrivals (account_id, object, currency, status, number, amount)
             SELECT account_id, 'webhook', '', status, count(*), 0
               FROM moved
              GROUP BY account_id, status

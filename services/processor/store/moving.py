@@ -47,12 +47,10 @@ _CONSEQUENCES: Final = """
                SET debits_posted = ledger_accounts.debits_posted + excluded.debits_posted,
                    credits_posted = ledger_accounts.credits_posted + excluded.credits_posted
         ), counted AS (
-            INSERT INTO counts (account_id, object, currency, status, number, amount)
-            SELECT account_id, '{object}', currency, change.status,
-                   sign * count(*), sign * sum(amount)
-              FROM moved,
-                   LATERAL (VALUES (expected, -1), (moved.status, 1)) AS change (status, sign)
-             GROUP BY account_id, currency, change.status, sign
+            INSERT INTO arrivals (account_id, object, currency, status, number, amount)
+            SELECT account_id, '{object}', currency, status, count(*), sum(amount)
+              FROM moved
+             GROUP BY account_id, currency, status
         ), numbered AS (
             INSERT INTO event_sequences (account_id, last)
             SELECT account_id, count(*)
@@ -86,7 +84,7 @@ _CONSEQUENCES: Final = """
         SELECT NULL, id, exchange, routing_key, body FROM queued
 """
 """What follows for balances, counts, events and messages, from the rows `moved`, and `transferred`,
-the transfers among them. `{object}` is what the counts are of, `{body}` is NUMBERED_BODY.
+the transfers among them. `{object}` is what is counted, `{body}` is NUMBERED_BODY.
 
 An account's number is locked until the commit, so that numbers are in the order of commits; every
 such statement locks balances and numbers in one order.

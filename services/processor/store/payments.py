@@ -46,7 +46,7 @@ async def move_payments(
               FROM input
              WHERE payments.account_id = input.account_id AND payments.id = input.id
                AND payments.status = input.expected
-            RETURNING payments.account_id, payments.id, expected, payments.status, currency, amount,
+            RETURNING payments.account_id, payments.id, payments.status, currency, amount,
                       transfer_id, event_id, event_type, event_body, item
         ), transferred AS (
             INSERT INTO transfers (account_id, id, debit, credit, currency, amount, kind, source_id)

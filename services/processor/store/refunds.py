@@ -47,7 +47,7 @@ async def move_refunds(
               FROM input
              WHERE refunds.account_id = input.account_id AND refunds.id = input.id
                AND refunds.status = input.expected
-            RETURNING refunds.account_id, refunds.id, expected, refunds.status, payment_id,
+            RETURNING refunds.account_id, refunds.id, refunds.status, payment_id,
                       currency, amount, transfer_id, event_id, event_type, event_body, item
         ), unused AS (
             SELECT account_id, payment_id, sum(amount) AS amount

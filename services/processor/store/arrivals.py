@@ -1,4 +1,4 @@
-"""Counts by state: kept as changes, folded in the background."""
+"""Arrivals in each state: appended by whoever moves something, folded in the background."""
 
 from dataclasses import astuple, dataclass
 
@@ -6,8 +6,8 @@ from shared.db import Database
 
 
 @dataclass(frozen=True, slots=True)
-class CountKey:
-    """What one number counts. As made, the place before all of them."""
+class Place:
+    """Where in the arrivals. As made, before all of them."""
 
     account_id: str = ""
     object: str = ""
@@ -15,17 +15,17 @@ class CountKey:
     status: str = ""
 
 
-async def fold_counts(
-    database: Database, *, start: CountKey, at_most: int, more_than: int
-) -> CountKey | None:
-    """Look at the next `at_most` changes from `start` on, and replace those of each count that has
-    more than `more_than` among them, which is less, by their sum. Returns where to go on, None when
-    those were the last."""
+async def fold_arrivals(
+    database: Database, *, start: Place, at_most: int, more_than: int
+) -> Place | None:
+    """Look at the next `at_most` from `start` on, and replace those of one account, currency and
+    state by their sum where they are more than `more_than`, which is less. Returns where to go on,
+    None when those were the last."""
     row = await database.fetchrow(
         """
         WITH piece AS MATERIALIZED (
             SELECT ctid AS place, account_id, object, currency, status
-              FROM counts
+              FROM arrivals
              WHERE (account_id, object, currency, status) >= ($1, $2, $3, $4)
              ORDER BY account_id, object, currency, status
              LIMIT $5
@@ -35,13 +35,13 @@ async def fold_counts(
              GROUP BY account_id, object, currency, status
             HAVING count(*) > $6
         ), taken AS (
-            DELETE FROM counts
+            DELETE FROM arrivals
              WHERE ctid = ANY(ARRAY(SELECT place
                                       FROM piece
                                       JOIN grown USING (account_id, object, currency, status)))
             RETURNING *
         ), folded AS (
-            INSERT INTO counts (account_id, object, currency, status, number, amount)
+            INSERT INTO arrivals (account_id, object, currency, status, number, amount)
             SELECT account_id, object, currency, status, sum(number), sum(amount)
               FROM taken
              GROUP BY account_id, object, currency, status
@@ -56,4 +56,4 @@ async def fold_counts(
         at_most,
         more_than,
     )
-    return None if row is None else CountKey(**row)
+    return None if row is None else Place(**row)
