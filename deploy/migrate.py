@@ -84,9 +84,9 @@ async def migrate(url: str, *, first_key: str | None) -> tuple[list[Migration], 
             made = make_key()
         if key := first_key or made:
             await _add_key(connection, key)
-    except asyncpg.LockNotAvailableError:
+    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
         raise Misconfigured(
-            f"{where} is in use and could not be changed within 5 s: run it again"
+            f"{where} is in use and could not be changed now: run it again"
         ) from None
     else:
         return applied, made

@@ -8,6 +8,7 @@ neighbours: the batch is bisected until the culprit stands alone.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 from shared.errors import Permanent, Transient
@@ -15,7 +16,7 @@ from shared.errors import Permanent, Transient
 T = TypeVar("T")
 R = TypeVar("R")
 
-SPACING: Final = 0.01
+SPACING: Final = 0.015
 LONGEST_REST: Final = 0.03
 """Seconds; docs/performance.md has what they gain."""
 REST: Final = 1.0
@@ -34,7 +35,7 @@ class Batcher(Generic[T, R]):
     item after a quiet time is written at once. Otherwise what arrives is gathered: two writes begin
     at least `spacing` seconds apart, and after each one there is a rest, `rest` times as long as it
     took (at most `LONGEST_REST`), so that on a busy machine fewer and larger writes leave more of
-    it for everything else. A whole list waits for nothing.
+    it for everything else. A whole list waits for no rest.
 
     What is submitted `ahead` is written before all that is not: where one item leads to another,
     what was begun is finished before more is begun.
@@ -59,7 +60,6 @@ class Batcher(Generic[T, R]):
         self._ahead: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._writes: set[asyncio.Task[None]] = set()
-        self._began_at = 0.0
         self._next_at = 0.0
         self._next: asyncio.Handle | None = None
         self._is_gathering = False
@@ -104,19 +104,19 @@ class Batcher(Generic[T, R]):
 
     def _begin(self) -> None:
         self._next = None
-        self._began_at = asyncio.get_running_loop().time()
+        began_at = asyncio.get_running_loop().time()
         size = min(self._count(), self._max_size)
         batch = [(self._ahead or self._waiting).popleft() for _ in range(size)]
         write = asyncio.create_task(self._write_batch(batch))
         self._writes.add(write)
-        write.add_done_callback(self._ended)
+        write.add_done_callback(partial(self._ended, began_at))
         self._plan()
 
-    def _ended(self, write: asyncio.Task[None]) -> None:
+    def _ended(self, began_at: float, write: asyncio.Task[None]) -> None:
         self._writes.discard(write)
         now = asyncio.get_running_loop().time()
-        rest = min(self._rest * (now - self._began_at), LONGEST_REST)
-        self._next_at = max(self._began_at + self._spacing, now + rest)
+        rest = min(self._rest * (now - began_at), LONGEST_REST)
+        self._next_at = max(self._next_at, began_at + self._spacing, now + rest)
         self._plan()
 
     async def _write_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:

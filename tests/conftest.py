@@ -18,9 +18,9 @@ TEMPLATE = "florin_template"
 EMPTY = (
     "ALTER TABLE transfers DISABLE TRIGGER USER",
     """
-    TRUNCATE event_sequences, payments, refunds, arrivals, ledger_accounts, transfers, events,
-             outbox, webhook_endpoints, webhook_subscriptions, deliveries, delivery_attempts,
-             request_answers, sweep_marks, replays
+    TRUNCATE event_sequences, payments, refunds, counts, arrivals, ledger_accounts, transfers,
+             events, outbox, webhook_endpoints, webhook_subscriptions, deliveries,
+             delivery_attempts, request_answers, sweep_marks, replays
     """,
     "ALTER TABLE transfers ENABLE TRIGGER USER",
 )

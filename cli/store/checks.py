@@ -42,7 +42,7 @@ def _as_counted(table: str, object_: str) -> Check:
           FROM (SELECT account_id, currency, status, count(*) AS n, sum(amount) AS amount
                   FROM {table} GROUP BY 1, 2, 3) AS actual
           FULL JOIN (SELECT account_id, currency, status, sum(number) AS n, sum(amount) AS amount
-                       FROM counts WHERE object = '{object_}' GROUP BY 1, 2, 3
+                       FROM standings WHERE object = '{object_}' GROUP BY 1, 2, 3
                      HAVING sum(number) <> 0 OR sum(amount) <> 0) AS told
          USING (account_id, currency, status)
          WHERE $1::float8 IS NOT NULL

@@ -9,7 +9,7 @@ was claimed is asked about again with the same key, and what is settled is left 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -88,7 +88,7 @@ class Settler(Generic[S]):
     def __post_init__(self) -> None:
         # No rest: each payment comes here twice, and somebody waits both times. Answers go ahead:
         # in a backlog, all that is held would otherwise be begun before anything is settled.
-        self._steps = Batcher(self._take, max_size=self.max_batch, max_writes=2, rest=0.0)
+        self._steps = Batcher(self._move, max_size=self.max_batch, max_writes=2, rest=0.0)
 
     async def process(self, item: Item) -> None:
         """Bring `item` to its outcome, or leave it unknown for the janitor.
@@ -119,7 +119,7 @@ class Settler(Generic[S]):
     async def _ask(self, subject: S) -> Outcome:
         return await self.work.ask(self.asking.gateway, subject)
 
-    async def _take(self, steps: Sequence[Item | Answered[S]]) -> Sequence[S | None]:
+    async def _move(self, steps: Sequence[Item | Answered[S]]) -> Sequence[S | None]:
         """Claim what is new and settle what is answered; returns what was claimed."""
         items = sorted({step for step in steps if isinstance(step, Item)})
         answered = [step for step in steps if isinstance(step, Answered)]
@@ -127,11 +127,13 @@ class Settler(Generic[S]):
         # that knows.
         answered.sort(key=lambda step: not isinstance(step.answer.outcome, Unknown))
         by_id = {step.subject.id: step for step in answered}
-        claimed = await persist(self._write, items, by_id.values())
+        # Whoever writes at the same time locks rows in the same order.
+        ordered = sorted(by_id.values(), key=lambda a: (a.subject.account_id, a.subject.id))
+        claimed = await persist(self._write, items, ordered)
         metrics.BATCH_SIZE.labels(f"move {self.work.table}").observe(len(steps))
         return [claimed.get(step.id) if isinstance(step, Item) else None for step in steps]
 
-    async def _write(self, items: Sequence[Item], answered: Iterable[Answered[S]]) -> dict[str, S]:
+    async def _write(self, items: Sequence[Item], answered: Sequence[Answered[S]]) -> dict[str, S]:
         # Decided anew with every try: what is written late has late times and late ids, so that
         # whoever has read up to a moment has seen all there was.
         claimed = await self.work.load(self.database, items) if items else {}

@@ -70,7 +70,7 @@ class Publisher:
 
     async def _forget(self, channel: AbstractChannel | None) -> None:
         """Close the connection of a channel that failed, unless a newer one has taken its place."""
-        if channel is None or channel is self._channel:
+        if channel is not None and channel is self._channel:
             await self.close()
 
     async def _open_channel(self) -> AbstractChannel:

@@ -160,7 +160,7 @@ class Money(RuleBasedStateMachine):
     def die_after_claiming(self, pick: int) -> None:
         """A processor takes a payment, and dies before it asks anybody."""
         of = self._payment(pick)
-        self.world.run(self.payment_settlers[0]._take([of]))
+        self.world.run(self.payment_settlers[0]._move([of]))
         held = self.held[of.id]
         if held.status == "pending":
             held.status = "processing"

@@ -417,12 +417,12 @@ async def test_of_two_answers_at_once_the_one_that_knows_counts(
     empty: Database, reserver: Reserver, settler: RefundSettler, gateway: Gateway, paid: Item
 ) -> None:
     reserved = await reserver.reserve(new_refund(paid, 3_000))
-    [subject] = await settler._take([item_of(reserved)])
+    [subject] = await settler._move([item_of(reserved)])
     assert subject is not None
     now = datetime.now(UTC)
     unknown = Answered(subject, Answer(Unknown("silence"), "refund", now, now))
     approved = Answered(subject, Answer(Approved("ref"), "refund", now, now))
-    await settler._take([unknown, approved, unknown])
+    await settler._move([unknown, approved, unknown])
     assert await status_of(empty, reserved) == "completed"
     await assert_invariants(empty)
 
@@ -441,7 +441,7 @@ async def test_the_record_of_a_silent_gateway_is_bounded(
     empty: Database, reserver: Reserver, settler: RefundSettler, paid: Item
 ) -> None:
     reserved = await reserver.reserve(new_refund(paid, 100))
-    [subject] = await settler._take([item_of(reserved)])
+    [subject] = await settler._move([item_of(reserved)])
     assert subject is not None
     for n in range(KEPT_CALLS + 5):
         silent = StillUnknown(subject, "", json.dumps({"n": n}))

@@ -24,7 +24,7 @@ async def find_counts(database: Database, account_id: str | None) -> list[Count]
     rows = await database.fetch(
         """
         SELECT object, currency, status, sum(number)::bigint AS number, sum(amount) AS amount
-          FROM counts
+          FROM standings
          WHERE $1::text IS NULL OR account_id = $1
          GROUP BY object, currency, status
          ORDER BY object, currency, status

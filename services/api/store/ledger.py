@@ -83,7 +83,7 @@ async def find_balances(
          UNION ALL
         SELECT 'pending', currency,
                sum(CASE object WHEN 'refund' THEN -amount ELSE amount END)
-          FROM counts
+          FROM standings
          WHERE account_id = $1 AND object IN ('payment', 'refund')
            AND status IN ('pending', 'processing')
          GROUP BY currency
