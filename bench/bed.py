@@ -126,7 +126,7 @@ class Bench:
             load_share=window.load_share(),
             memory=window.memory,
             batches=batch_sizes(window.metrics_before, window.metrics_after),
-            refusals={str(status): n for status, n in self.tally.refusals.items()},
+            refusals=self.tally.take_refusals(),
             verified=self.receiver.verified,
         )
 

@@ -106,6 +106,11 @@ class Tally:
         """A request was answered with something else."""
         self.refusals[status] += 1
 
+    def take_refusals(self) -> dict[str, int]:
+        """How many were refused since this was last asked, by status."""
+        taken, self.refusals = self.refusals, Counter()
+        return {str(status): number for status, number in taken.items()}
+
     def delivered(self, id_: str, now: float) -> None:
         """The merchant heard of it; a second time changes nothing."""
         sent_at = self._sent_at.pop(id_, None)

@@ -56,9 +56,10 @@ class Backends:
         """Stop both, in order."""
         self._writeback.stop()
         try:
-            await asyncio.gather(self.rabbitmq.stop(), self.postgres.stop(), *self._tasks)
+            await asyncio.gather(self.rabbitmq.stop(), self.postgres.stop())
         finally:
             await self.epmd.stop()
+            await asyncio.gather(*self._tasks)
 
     async def _start_postgres(self) -> None:
         self.postgres.state = "preparing"

@@ -9,7 +9,7 @@ was claimed is asked about again with the same key, and what is settled is left 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -127,30 +127,31 @@ class Settler(Generic[S]):
         # that knows.
         answered.sort(key=lambda step: not isinstance(step.answer.outcome, Unknown))
         by_id = {step.subject.id: step for step in answered}
-        # Whoever writes at the same time locks rows in the same order.
-        ordered = sorted(by_id.values(), key=lambda a: (a.subject.account_id, a.subject.id))
-        claimed = await persist(self._write, items, ordered)
+        claimed = await persist(self._write, items, by_id.values())
         metrics.BATCH_SIZE.labels(f"move {self.work.table}").observe(len(steps))
         return [claimed.get(step.id) if isinstance(step, Item) else None for step in steps]
 
-    async def _write(self, items: Sequence[Item], answered: Sequence[Answered[S]]) -> dict[str, S]:
+    async def _write(self, items: Sequence[Item], answered: Iterable[Answered[S]]) -> dict[str, S]:
         # Decided anew with every try: what is written late has late times and late ids, so that
         # whoever has read up to a moment has seen all there was.
         claimed = await self.work.load(self.database, items) if items else {}
         now, name = datetime.now(UTC), self.asking.gateway.name
-        moves = [
+        begun = [
             self.work.begin(subject, now)
             for subject in claimed.values()
             if subject.status == "pending"
         ]
         # Whether the statement moves them or another processor did a moment ago, they are no longer
         # pending; and asking the gateway twice with one key is asking once.
-        claimed |= {move.subject.id: move.subject for move in moves}
-        decisions = [self.work.decide(step.subject, step.answer, name, now) for step in answered]
-        moves += [decision for decision in decisions if isinstance(decision, Move)]
+        claimed |= {move.subject.id: move.subject for move in begun}
+        decided = [self.work.decide(step.subject, step.answer, name, now) for step in answered]
+        # Whoever writes at the same time locks rows in the same order.
+        decisions = sorted(
+            [*begun, *decided], key=lambda one: (one.subject.account_id, one.subject.id)
+        )
+        moves = [decision for decision in decisions if isinstance(decision, Move)]
         unknown = [decision for decision in decisions if isinstance(decision, StillUnknown)]
         if moves:
-            moves.sort(key=lambda move: (move.subject.account_id, move.subject.id))
             moved, messages = await self.work.move(self.database, moves)
             self.relay.offer(messages)
             for move in moves:

@@ -210,6 +210,15 @@ def test_a_machine_is_measured_by_its_work_and_not_by_the_wall(
     assert (machine.warm, machine.rested) == (7, 7)
 
 
+def test_each_part_of_a_scenario_says_its_own_refusals() -> None:
+    tally = Tally()
+    tally.refused(503, 1.0)
+    tally.refused(503, 2.0)
+    assert tally.take_refusals() == {"503": 2}
+    tally.refused(429, 3.0)
+    assert tally.take_refusals() == {"429": 1}
+
+
 def test_a_file_without_figures_says_what_is_wanted(tmp_path: Path) -> None:
     file = tmp_path / "other.json"
     file.write_text("[]")
