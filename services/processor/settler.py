@@ -144,11 +144,10 @@ class Settler(Generic[S]):
         # Whether the statement moves them or another processor did a moment ago, they are no longer
         # pending; and asking the gateway twice with one key is asking once.
         claimed |= {move.subject.id: move.subject for move in begun}
-        decided = [self.work.decide(step.subject, step.answer, name, now) for step in answered]
+        decisions: list[Move[S] | StillUnknown[S]] = [*begun]
+        decisions += [self.work.decide(step.subject, step.answer, name, now) for step in answered]
         # Whoever writes at the same time locks rows in the same order.
-        decisions = sorted(
-            [*begun, *decided], key=lambda one: (one.subject.account_id, one.subject.id)
-        )
+        decisions.sort(key=lambda one: (one.subject.account_id, one.subject.id))
         moves = [decision for decision in decisions if isinstance(decision, Move)]
         unknown = [decision for decision in decisions if isinstance(decision, StillUnknown)]
         if moves:
