@@ -136,7 +136,7 @@ class Settler(Generic[S]):
         # whoever has read up to a moment has seen all there was.
         claimed = await self.work.load(self.database, items) if items else {}
         now, name = datetime.now(UTC), self.asking.gateway.name
-        begun = [
+        begun: list[Move[S]] = [
             self.work.begin(subject, now)
             for subject in claimed.values()
             if subject.status == "pending"
@@ -144,7 +144,8 @@ class Settler(Generic[S]):
         # Whether the statement moves them or another processor did a moment ago, they are no longer
         # pending; and asking the gateway twice with one key is asking once.
         claimed |= {move.subject.id: move.subject for move in begun}
-        decisions: list[Move[S] | StillUnknown[S]] = [*begun]
+        decisions: list[Move[S] | StillUnknown[S]] = []
+        decisions += begun
         decisions += [self.work.decide(step.subject, step.answer, name, now) for step in answered]
         # Whoever writes at the same time locks rows in the same order.
         decisions.sort(key=lambda one: (one.subject.account_id, one.subject.id))
