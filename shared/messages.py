@@ -43,6 +43,12 @@ def encode_item(item: Item) -> str:
     return to_json(fields)
 
 
+def encode_event(account_id: str, id_: str, type_: str) -> str:
+    """The JSON text of a reference to an event. It says the event's type, for those who bind queues
+    of their own: an envelope may hold events of other types than the one they asked for."""
+    return to_json({"id": id_, "account_id": account_id, "type": type_})
+
+
 def opening(kind: str) -> str:
     """The text before the items of an envelope of `kind`. A statement that decides which rows are
     told of joins their items with commas and closes with `CLOSING`."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from shared.db import Connection, Database, Rows
 from shared.event import Event
-from shared.messages import CLOSING, EVENTS, Item, encode_item, opening
+from shared.messages import CLOSING, EVENTS, encode_event, opening
 from shared.topology import EVENTS as EVENTS_EXCHANGE
 
 
@@ -53,7 +53,7 @@ async def insert_event(
         endpoint_id,
         event.body,
         EVENTS_EXCHANGE,
-        opening(EVENTS) + encode_item(Item(event.account_id, event.id)) + CLOSING,
+        opening(EVENTS) + encode_event(event.account_id, event.id, event.type) + CLOSING,
     )
     assert row is not None  # noqa: S101 - INSERT … RETURNING has a row
     return OutboxRow(**row)

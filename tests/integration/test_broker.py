@@ -63,6 +63,14 @@ async def purge(url: str, queue: str) -> int:
         await connection.close()
 
 
+async def bind_queue(url: str, queue: str, exchange: str, key: str) -> None:
+    """A queue of somebody else's, until the virtual host is gone."""
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        made = await channel.declare_queue(queue, durable=True)
+        await made.bind(exchange, key)
+
+
 async def is_noticed(consumer: Consumer) -> bool:
     """Whether the consumer knows that it no longer consumes."""
     return not consumer.connected

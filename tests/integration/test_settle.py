@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
@@ -17,8 +18,9 @@ from services.processor.work import PAYMENT_WORK
 from shared.broker import Delivery, Publisher
 from shared.db import Database, RowRefused
 from shared.messages import EVENTS, PAYMENTS, Item, decode, encode
-from shared.topology import PROCESSOR_DEAD, PROCESSOR_PAYMENTS, REASON_HEADER
-from tests.integration.test_broker import take_all
+from shared.topology import EVENTS as EVENTS_EXCHANGE
+from shared.topology import NOTIFIER_EVENTS, PROCESSOR_DEAD, PROCESSOR_PAYMENTS, REASON_HEADER
+from tests.integration.test_broker import bind_queue, take_all
 from tests.invariants import assert_invariants, open_payments
 from tests.settling import (
     Gateway,
@@ -60,10 +62,38 @@ async def test_an_envelope_is_settled_with_transfers_balances_and_events(
         ("gateway_clearing", 19 * 10050, 0),
         ("merchant_balance", 0, 19 * 10050),
     ]
-    rows = await empty.fetch("SELECT routing_key, body FROM outbox WHERE exchange = 'events'")
-    told = {row["routing_key"]: len(decode(row["body"].encode(), EVENTS)) for row in rows}
+    rows = await empty.fetch("SELECT body FROM outbox WHERE exchange = 'events'")
+    told = Counter(item["type"] for row in rows for item in json.loads(row["body"])["items"])
     assert told == {"payment.processing": 20, "payment.completed": 19, "payment.failed": 1}
     await assert_invariants(empty)
+
+
+async def test_one_message_tells_of_a_commit_and_reaches_whoever_asked_for_any_of_its_events(
+    handler: PaymentHandler,
+    settler: PaymentSettler,
+    gateway: Gateway,
+    empty: Database,
+    urls: Urls,
+) -> None:
+    asked_for = {"failures": "payment.failed", "all": "payment.*", "refunds": "refund.*"}
+    for queue, key in asked_for.items():
+        await bind_queue(urls.amqp, queue, EVENTS_EXCHANGE, key)
+    items = await accept(empty, 20)
+    gateway.outcomes[items[3].id] = Declined("card_declined", "The card was declined.")
+    await handler.handle(message(items))
+    commits = await empty.fetchval("SELECT count(DISTINCT updated_at) FROM payments") + 1
+    await settler.relay.sweep_once(older_than=0)
+    heard = {
+        queue: [[item["type"] for item in json.loads(one.body)["items"]] for one in messages]
+        for queue in asked_for
+        if (messages := await take_all(urls.amqp, queue))
+    }
+    assert len(heard["all"]) == commits == 2, "one to begin them, one with what came of them"
+    assert heard["failures"] == [types for types in heard["all"] if "payment.failed" in types]
+    assert Counter(heard["failures"][0]) == {"payment.completed": 19, "payment.failed": 1}
+    assert "refunds" not in heard
+    assert len(await take_all(urls.amqp, NOTIFIER_EVENTS)) == 2
+    await take_all(urls.amqp, PROCESSOR_PAYMENTS)
 
 
 async def test_a_message_that_comes_ten_times_at_once_moves_money_once(

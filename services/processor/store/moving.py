@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from services.processor.settlement import Move, S
-from shared.messages import CLOSING, EVENTS, Item, encode_item, opening
+from shared.messages import CLOSING, EVENTS, encode_event, opening
 from shared.store import NUMBERED_BODY, OutboxRow
 from shared.topology import EVENTS as EVENTS_EXCHANGE
 
@@ -70,24 +70,27 @@ _CONSEQUENCES: Final = """
                       FROM moved JOIN numbered USING (account_id)
                      WHERE event_id IS NOT NULL) AS events_of
         ), queued AS (
-            INSERT INTO outbox (exchange, routing_key, body)
-            SELECT $17, event_type, $18 || string_agg(item, ',') || $19
+            INSERT INTO outbox (exchange, routing_key, body, headers)
+            SELECT $17, min(event_type), $18 || string_agg(item, ',') || $19,
+                   json_build_object('CC', array_agg(DISTINCT event_type))
               FROM moved
              WHERE event_id IS NOT NULL
-             GROUP BY event_type
-            RETURNING id, exchange, routing_key, body
+            HAVING count(*) > 0
+            RETURNING id, exchange, routing_key, body, headers
         )
         SELECT id AS moved_id, NULL::bigint AS outbox_id, NULL AS exchange, NULL AS routing_key,
-               NULL AS body
+               NULL AS body, NULL AS headers
           FROM moved
          UNION ALL
-        SELECT NULL, id, exchange, routing_key, body FROM queued
+        SELECT NULL, id, exchange, routing_key, body, headers FROM queued
 """
 """What follows for balances, counts, events and messages, from the rows `moved`, and `transferred`,
 the transfers among them. `{object}` is what is counted, `{body}` is NUMBERED_BODY.
 
 An account's number is locked until the commit, so that numbers are in the order of commits; every
-such statement locks balances and numbers in one order.
+such statement locks balances and numbers in one order. One message tells of all that is committed:
+whoever has bound a queue to the type of any of its events gets it, once (the header CC, RabbitMQ's
+sender-selected distribution).
 """
 
 
@@ -113,7 +116,7 @@ def arguments(moves: Sequence[Move[S]]) -> list[Any]:
         [e and e.id for e in events],
         [e and e.type for e in events],
         [e and e.body for e in events],
-        [e and encode_item(Item(e.account_id, e.id)) for e in events],
+        [e and encode_event(e.account_id, e.id, e.type) for e in events],
         [s.updated_at for s in subjects],
         [s.processed_at for s in subjects],
         [move.calls for move in moves],
@@ -127,7 +130,9 @@ def moved_and_messages(rows: Sequence[Mapping[str, Any]]) -> tuple[set[str], lis
     """The ids of the rows that a statement moved, and the messages that it wrote."""
     moved = {row["moved_id"] for row in rows if row["outbox_id"] is None}
     messages = [
-        OutboxRow(row["outbox_id"], row["exchange"], row["routing_key"], row["body"])
+        OutboxRow(
+            row["outbox_id"], row["exchange"], row["routing_key"], row["body"], row["headers"]
+        )
         for row in rows
         if row["outbox_id"] is not None
     ]
