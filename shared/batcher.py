@@ -16,7 +16,8 @@ from shared.errors import Permanent, Transient
 T = TypeVar("T")
 R = TypeVar("R")
 
-SPACING: Final = 0.015
+SPACING: Final = 0.01
+LIST_SPACING: Final = 0.005
 LONGEST_REST: Final = 0.03
 """Seconds; docs/performance.md has what they gain."""
 REST: Final = 1.0
@@ -36,6 +37,10 @@ class Batcher(Generic[T, R]):
     at least `spacing` seconds apart, and after each one there is a rest, `rest` times as long as it
     took (at most `LONGEST_REST`), so that on a busy machine fewer and larger writes leave more of
     it for everything else. A whole list waits for no rest.
+
+    What is submitted `in_list` came here in a list: it was gathered where that was made, and only
+    `LIST_SPACING` and the rest keep it waiting. It takes along what waits. So each step writes when
+    the step before it has written, in one rhythm, rather than at a time of its own.
 
     What is submitted `ahead` is written before all that is not: where one item leads to another,
     what was begun is finished before more is begun.
@@ -61,15 +66,18 @@ class Batcher(Generic[T, R]):
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._writes: set[asyncio.Task[None]] = set()
         self._next_at = 0.0
+        self._next_list_at = 0.0
+        self._has_list = False
         self._next: asyncio.Handle | None = None
-        self._is_gathering = False
+        self._due_at = 0.0
 
-    def submit(self, item: T, *, ahead: bool = False) -> asyncio.Future[R]:
+    def submit(self, item: T, *, ahead: bool = False, in_list: bool = False) -> asyncio.Future[R]:
         """Have `item` written; the future holds its result or its error. Raises Saturated."""
         if self._max_waiting is not None and self._count() >= self._max_waiting:
             raise Saturated(f"{self._count()} are waiting to be written")
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         (self._ahead if ahead else self._waiting).append((item, future))
+        self._has_list |= in_list
         self._plan()
         return future
 
@@ -90,14 +98,17 @@ class Batcher(Generic[T, R]):
         is_whole = self._count() >= self._max_size
         if not self._count() or len(self._writes) >= (self._max_writes if is_whole else 1):
             return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        may_at = now if is_whole else self._next_list_at if self._has_list else self._next_at
+        due_at = max(now, may_at)
         if self._next is not None:
-            if not (is_whole and self._is_gathering):
+            if self._due_at <= due_at:
                 return
             self._next.cancel()
-        loop = asyncio.get_running_loop()
-        self._is_gathering = not is_whole and loop.time() < self._next_at
-        if self._is_gathering:
-            self._next = loop.call_at(self._next_at, self._begin)
+        self._due_at = due_at
+        if now < due_at:
+            self._next = loop.call_at(due_at, self._begin)
         else:
             # Everything that is ready now has its turn to submit before.
             self._next = loop.call_soon(self._begin)
@@ -107,6 +118,7 @@ class Batcher(Generic[T, R]):
         began_at = asyncio.get_running_loop().time()
         size = min(self._count(), self._max_size)
         batch = [(self._ahead or self._waiting).popleft() for _ in range(size)]
+        self._has_list = self._has_list and self._count() > 0
         write = asyncio.create_task(self._write_batch(batch))
         self._writes.add(write)
         write.add_done_callback(partial(self._ended, began_at))
@@ -117,6 +129,8 @@ class Batcher(Generic[T, R]):
         now = asyncio.get_running_loop().time()
         rest = min(self._rest * (now - began_at), LONGEST_REST)
         self._next_at = max(self._next_at, began_at + self._spacing, now + rest)
+        list_spacing = min(LIST_SPACING, self._spacing)
+        self._next_list_at = max(self._next_list_at, began_at + list_spacing, now + rest)
         self._plan()
 
     async def _write_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:

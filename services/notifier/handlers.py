@@ -57,7 +57,7 @@ class EventHandler:
 
         Returns when they are committed: no endpoint keeps an event's message waiting.
         """
-        targets, asked_at = await self._openings.submit(item)
+        targets, asked_at = await self._openings.submit(item, in_list=True)
         if targets is None:
             raise Malformed(f"there is no event {item.id} in account {item.account_id}")
         # One that is leased or scheduled is somebody else's, or the sweeper's in time.

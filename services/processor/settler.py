@@ -22,7 +22,7 @@ from services.processor.settlement import Answer, Move, S, StillUnknown
 from services.processor.store.unsettled import mark_unknown
 from services.processor.work import Work
 from shared import metrics
-from shared.batcher import Batcher
+from shared.batcher import SPACING, Batcher
 from shared.db import Database
 from shared.errors import Malformed
 from shared.messages import Item
@@ -87,8 +87,12 @@ class Settler(Generic[S]):
 
     def __post_init__(self) -> None:
         # No rest: each payment comes here twice, and somebody waits both times. Answers go ahead:
-        # in a backlog, all that is held would otherwise be begun before anything is settled.
-        self._steps = Batcher(self._move, max_size=self.max_batch, max_writes=2, rest=0.0)
+        # in a backlog, all that is held would otherwise be begun before anything is settled. They
+        # come one by one, and are written with the next envelope's items: were they written alone
+        # just before it came, it would have to wait.
+        self._steps = Batcher(
+            self._move, max_size=self.max_batch, max_writes=2, spacing=2 * SPACING, rest=0.0
+        )
 
     async def process(self, item: Item) -> None:
         """Bring `item` to its outcome, or leave it unknown for the janitor.
@@ -96,7 +100,7 @@ class Settler(Generic[S]):
         Returns when what is known is committed. Raises Permanent when it does not exist or cannot
         be written.
         """
-        subject = await self._steps.submit(item)
+        subject = await self._steps.submit(item, in_list=True)
         if subject is None:
             raise Malformed(f"nothing in {self.work.table} is {item.id} of {item.account_id}")
         if subject.status == "processing" and subject.unknown_since is None:

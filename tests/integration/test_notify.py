@@ -71,6 +71,17 @@ async def test_each_endpoint_hears_what_it_subscribed_to_with_the_stored_bytes(
     await assert_deliveries(empty)
 
 
+async def test_an_envelope_of_events_waits_for_no_spacing(
+    notifier: Notifier, empty: Database, receiver: Receiver
+) -> None:
+    await subscribe(empty, receiver.url)
+    notifier.events._openings._spacing = 3600.0
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            await notifier.tell(await happen(empty), await happen(empty))
+    assert len(receiver.heard) == 6
+
+
 async def test_an_event_that_comes_twice_at_once_is_told_once(
     notifier: Notifier, empty: Database, receiver: Receiver
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import accumulate
 
 import pytest
@@ -32,7 +33,7 @@ from tests.settling import (
     make_settler,
     message,
 )
-from tests.system import Urls
+from tests.system import Urls, eventually
 
 
 @pytest.fixture
@@ -132,6 +133,29 @@ async def test_many_settlers_on_one_balance_do_not_deadlock(
     assert logs == [], "a deadlock would be tried again, and say so"
     assert await statuses(empty) == {"completed": 200}
     await assert_invariants(empty)
+
+
+async def test_an_envelope_waits_for_nothing_and_takes_along_what_was_answered(
+    empty: Database, publisher: Publisher, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.processor.settler.SPACING", 3600.0)
+    settler = make_settler(PAYMENT_WORK, empty, publisher, gateway)
+    handler = make_handler(settler, publisher)
+    earlier, later = await accept(empty, 3), await accept(empty, 2)
+
+    async def are_asked(count: int) -> bool:
+        return len(gateway.asked) == count
+
+    handling = [asyncio.create_task(handler.handle(message(earlier)))]
+    await eventually(partial(are_asked, 3))
+    handling.append(asyncio.create_task(handler.handle(message(later))))
+    async with asyncio.timeout(5):
+        await handling[0]
+    assert await statuses(empty) == {"completed": 3, "processing": 2}
+    await eventually(partial(are_asked, 5))
+    await settler._steps.drain()
+    await handling[1]
+    assert await statuses(empty) == {"completed": 5}
 
 
 async def test_in_a_backlog_what_was_begun_is_finished_before_more_is_begun(

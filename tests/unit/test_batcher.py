@@ -1,12 +1,13 @@
 """What arrives together is written together, and a bad row fails alone."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.batcher import Batcher, Saturated
+from shared.batcher import LIST_SPACING, Batcher, Saturated
 from shared.errors import Permanent, Transient
 
 
@@ -61,6 +62,44 @@ async def test_one_after_a_rest_is_written_at_once_and_the_next_ones_together() 
     await asyncio.gather(*futures)
     assert [size for _, size in began] == [1, 4]
     assert began[1][0] - began[0][0] >= 0.049
+
+
+async def test_a_list_waits_for_no_spacing_and_takes_along_what_does() -> None:
+    writes: list[list[int]] = []
+
+    async def write(items: list[int]) -> list[int]:
+        writes.append(items)
+        return items
+
+    batcher = Batcher(write, max_size=100, spacing=3600)
+    await batcher.submit(0)
+    alone = batcher.submit(1)
+    async with asyncio.timeout(5):
+        await asyncio.gather(alone, *(batcher.submit(n, in_list=True) for n in (2, 3)))
+        late = [batcher.submit(4), batcher.submit(5, in_list=True)]
+        await asyncio.gather(*late)
+    assert writes == [[0], [1, 2, 3], [4, 5]]
+    batcher.submit(6)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert writes[3:] == [], "what is alone waits again"
+    await batcher.drain()
+
+
+async def test_lists_are_gathered_too_when_they_come_close_together() -> None:
+    began: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    async def write(items: list[int]) -> list[int]:
+        began.append(loop.time())
+        return items
+
+    batcher = Batcher(write, max_size=100, spacing=3600, rest=0.0)
+    async with asyncio.timeout(5):
+        for n in range(4):
+            await batcher.submit(n, in_list=True)
+    # A loop may count whole milliseconds.
+    assert min(after - before for before, after in pairwise(began)) > LIST_SPACING - 0.001
 
 
 async def test_a_whole_batch_waits_for_no_spacing() -> None:
