@@ -23,6 +23,9 @@ from shared.errors import FlorinError
 
 PATIENCE: Final = 180.0
 """Seconds that what was accepted may take to be delivered, when the load is over."""
+LOOKING: Final = 1.0
+"""Seconds before what is measured: what runs is looked for and asked what it counts, and the traces
+of that are lost."""
 _OBJECT: Final = b'"data":{"object":{"id":"'
 
 
@@ -100,10 +103,15 @@ class Bench:
         return {name: await read_metrics(self.processes.of(name), name) for name in services}
 
     @contextlib.asynccontextmanager
-    async def measured(self, services: Sequence[str] = SERVICES) -> AsyncIterator["Window"]:
-        """Read the clocks before and after the block, and what these services show."""
+    async def measured(
+        self, services: Sequence[str] = SERVICES, *, looking: float = LOOKING
+    ) -> AsyncIterator["Window"]:
+        """Read the clocks before and after the block, and what these services show. The block
+        begins `looking` seconds late, for to look costs more than many payments do."""
         services = services if self.plan.given is None else ()
         metrics = await self._metrics(services)
+        self.processes.look()
+        await asyncio.sleep(looking)
         window = Window(self.processes.read(), metrics)
         yield window
         window.after = self.processes.read()

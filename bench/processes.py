@@ -47,12 +47,18 @@ class Processes:
     def __init__(self, supervisor: int | None) -> None:
         self._supervisor = None if supervisor is None else psutil.Process(supervisor)
         self._load = psutil.Process()
+        self._seen: list[tuple[psutil.Process, str]] | None = None
+
+    def look(self) -> None:
+        """See what runs now, for the next reading alone: to look takes longer than to read."""
+        self._seen = self._living()
 
     def read(self) -> Reading:
         """The CPU seconds of each role. What a child used counts for its parent when it has ended,
         so that a backend of Postgres that came and went is not lost."""
         cpu = dict.fromkeys(ROLES, 0.0)
-        for process, role in self._living():
+        seen, self._seen = self._seen or self._living(), None
+        for process, role in seen:
             with_children = role == "postgres"
             try:
                 times = process.cpu_times()

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from bench.bed import PATIENCE, Bench, open_bench
+from bench.bed import LOOKING, PATIENCE, Bench, open_bench
 from bench.figures import Figures, Plan
 from bench.hello import hello_system
 from bench.processes import SERVICES, Processes
@@ -40,7 +40,7 @@ async def through(
     limit = plan.backlog
     async with bench.load(traffic).connected(plan.connections) as load:
         await load.closed(WARM_UP, limit)
-        running = asyncio.create_task(load.closed(plan.seconds, limit))
+        running = asyncio.create_task(load.closed(LOOKING + plan.seconds, limit))
         async with bench.measured(services) as window:
             await asyncio.sleep(plan.seconds)
         await running
@@ -54,7 +54,7 @@ async def _offered(
     """`rate` payments a second, whatever becomes of them."""
     plan = bench.plan
     async with bench.load(traffic).connected(connections) as load:
-        running = asyncio.create_task(load.open(WARM_UP + plan.seconds, rate))
+        running = asyncio.create_task(load.open(WARM_UP + LOOKING + plan.seconds, rate))
         await asyncio.sleep(WARM_UP)
         async with bench.measured() as window:
             await asyncio.sleep(plan.seconds)
@@ -112,7 +112,7 @@ async def accept(plan: Plan, step: Step) -> list[Figures]:
             step("accept: all that is accepted")
             async with bench.load(traffic).connected(plan.connections) as load:
                 await load.closed(WARM_UP, None)
-                running = asyncio.create_task(load.closed(plan.seconds, None))
+                running = asyncio.create_task(load.closed(LOOKING + plan.seconds, None))
                 async with bench.measured(["api"]) as window:
                     await asyncio.sleep(plan.seconds)
                 await running
@@ -129,7 +129,7 @@ async def _hello(plan: Plan, step: Step, rate: float) -> Figures:
         bench = Bench(system, Processes(system.pid), receiver, plan)
         traffic = bench.payments([Tenant(system.key)])
         async with bench.load(traffic).connected(plan.connections) as load:
-            running = asyncio.create_task(load.open(WARM_UP + plan.seconds, rate))
+            running = asyncio.create_task(load.open(WARM_UP + LOOKING + plan.seconds, rate))
             await asyncio.sleep(WARM_UP)
             async with bench.measured([]) as window:
                 await asyncio.sleep(plan.seconds)
@@ -149,7 +149,7 @@ async def settle(plan: Plan, step: Step) -> list[Figures]:
             async with bench.load(traffic).connected(plan.connections) as load:
                 await load.closed(plan.seconds, None)
         step("settle: draining")
-        async with bench.measured() as window:
+        async with bench.measured(looking=0.0) as window:
             counts = await _settled(bench, len(bench.tally.accepts))
     payments = len(bench.tally.accepts)
     # The first and the last second are not whole ones.

@@ -5,8 +5,9 @@ from typing import Final
 from services.processor.store.arrivals import Place, fold_arrivals
 from shared.db import Database
 
-FOLD_ABOVE: Final = 50
-"""Arrivals in one state that are not worth folding."""
+FOLD_ABOVE: Final = 8
+"""Arrivals in one state that are not worth folding. The fewer are left, the sooner all are gone
+over again, and the less there is to sum up for whoever asks how many."""
 PIECE: Final = 250
 """Arrivals looked at by one statement: a millisecond or two."""
 
