@@ -16,7 +16,7 @@ from shared.errors import Permanent, Transient
 T = TypeVar("T")
 R = TypeVar("R")
 
-SPACING: Final = 0.01
+SPACING: Final = 0.015
 LIST_SPACING: Final = 0.005
 LONGEST_REST: Final = 0.03
 """Seconds; docs/performance.md has what they gain."""
