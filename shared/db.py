@@ -7,8 +7,10 @@ from __future__ import annotations  # asyncpg's classes are generic in its stubs
 
 import asyncio
 import contextlib
+import time
 import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 import asyncpg
@@ -46,6 +48,8 @@ _PROMPT: Final = {
 # as many, and so on, up to the longest; to plan anew costs a few milliseconds.
 _FIRST_PLANS_LAST: Final = 0.5
 _PLANS_LAST: Final = 60.0
+_KEPT: Final = 0.5
+"""Seconds for which a connection is kept from the pool, which lets it forget its plans in time."""
 
 
 class DatabaseUnavailable(Transient):
@@ -104,35 +108,43 @@ class Connection:
     """One connection, lent by `Database.connection` or inside `Database.transaction`."""
 
     def __init__(self, raw: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
-        self._raw = raw
+        self.raw = raw
 
     async def fetch(self, sql: str, *args: Any) -> Sequence[Row]:
         """All rows of a statement."""
         with _translated():
-            return cast(Sequence[Row], await self._raw.fetch(sql, *args))
+            return cast(Sequence[Row], await self.raw.fetch(sql, *args))
 
     async def fetchrow(self, sql: str, *args: Any) -> Row | None:
         """The first row of a statement, if there is one."""
         with _translated():
-            return cast(Row | None, await self._raw.fetchrow(sql, *args))
+            return cast(Row | None, await self.raw.fetchrow(sql, *args))
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
         """The first value of the first row."""
         with _translated():
-            return await self._raw.fetchval(sql, *args)
+            return await self.raw.fetchval(sql, *args)
 
     async def execute(self, sql: str, *args: Any) -> str:
         """The command tag of a statement without rows: `UPDATE 1`."""
         with _translated():
-            return await self._raw.execute(sql, *args)
+            return await self.raw.execute(sql, *args)
 
 
 class Database:
-    """A pool of connections. Every method raises Transient or RowRefused, never asyncpg's own."""
+    """A pool of connections. Every method raises Transient or RowRefused, never asyncpg's own.
+
+    What was used last is used next, as it is: to give a connection back to asyncpg's pool and to
+    ask for one again costs two tasks and a timer, several times what a small statement does. So it
+    is kept, for `_KEPT` seconds at most, unless a statement failed or somebody waits for one.
+    """
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], acquire_timeout: float) -> None:
         self._pool = pool
         self._acquire_timeout = acquire_timeout
+        self._kept: list[_Lent] = []
+        self._asking = 0
+        """Who waits for the pool."""
 
     async def fetch(self, sql: str, *args: Any) -> Sequence[Row]:
         """All rows of a statement."""
@@ -157,39 +169,72 @@ class Database:
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection for the length of the block; each statement commits by itself."""
-        async with self._acquire() as raw:
-            yield Connection(raw)
+        lent = await self._take()
+        try:
+            yield Connection(lent.raw)
+        except BaseException as fault:
+            if isinstance(fault, _Confused):
+                lent.raw.terminate()
+            await self._release(lent)  # which waits for a statement that was given up to end
+            raise
+        await self._give_back(lent)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A transaction that commits when the block ends and rolls back when it raises."""
-        async with self._acquire() as raw:
+        async with self.connection() as connection:
             with _translated():
-                async with raw.transaction():
-                    yield Connection(raw)
+                async with connection.raw.transaction():
+                    yield connection
 
-    @contextlib.asynccontextmanager
-    async def _acquire(
-        self,
-    ) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
-        with _translated():
-            raw = await self._pool.acquire(timeout=self._acquire_timeout)
+    async def _take(self) -> _Lent:
+        while self._kept:
+            lent = self._kept.pop()
+            if lent.is_open:
+                return lent
+            await self._release(lent)
+        self._asking += 1
         try:
-            yield raw
-        except _Confused:
-            raw.terminate()
-            raise
-        finally:
             with _translated():
-                await self._pool.release(raw)
+                raw = await self._pool.acquire(timeout=self._acquire_timeout)
+        finally:
+            self._asking -= 1
+        return _Lent(raw, time.monotonic() + _KEPT)
+
+    async def _give_back(self, lent: _Lent) -> None:
+        if self._asking or not lent.is_open or time.monotonic() > lent.until:
+            await self._release(lent)
+        else:
+            self._kept.append(lent)
+
+    async def _release(self, lent: _Lent) -> None:
+        with _translated():
+            await self._pool.release(lent.raw)
 
     async def close(self) -> None:
         """Close every connection; those still busy after five seconds are cut."""
         try:
             async with asyncio.timeout(5):
+                while self._kept:
+                    await self._release(self._kept.pop())
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
+
+
+@dataclass(frozen=True, slots=True)
+class _Lent:
+    """A connection that is the pool's, and how long it may be kept, in monotonic seconds."""
+
+    raw: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    until: float
+
+    @property
+    def is_open(self) -> bool:
+        try:
+            return not self.raw.is_closed()
+        except asyncpg.InterfaceError:  # the pool has taken it back, for it was lost
+            return False
 
 
 class _Plans:

@@ -1,17 +1,17 @@
 """An event: the exact bytes that are stored, signed and sent."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from shared.ids import new_id
 from shared.json_text import to_json
 from shared.payment import iso
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """What happened to one object. `body` is JSON text, and never changes again."""
 
     account_id: str

@@ -2,19 +2,19 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal
 
+from msgspec import Struct
+from msgspec.structs import replace
 from typing_extensions import TypedDict
 
 from shared.money import to_major
 from shared.states import PaymentStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
+class Payment(Struct, frozen=True):
     """One row of `payments`. Amounts are minor units; times are aware, in UTC."""
 
     account_id: str

@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from msgspec import Struct
+from msgspec.structs import replace
 from typing_extensions import TypedDict
 
 from shared.states import RefundStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Refund:
+class Refund(Struct, frozen=True):
     """One row of `refunds`. Amounts are minor units; times are aware, in UTC."""
 
     account_id: str

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final
 
 import structlog
+from msgspec import Struct
 
 from services.api.recent import Recent
 from services.api.store.payments import NewPayment, find_accepted, insert_payments
@@ -44,8 +45,7 @@ class IdempotencyMismatch(Exception):  # noqa: N818 - an answer
     """The key was used before, with other parameters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """A committed payment as it was when accepted; `replayed` if an earlier request made it."""
 
     payment: Payment

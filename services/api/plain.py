@@ -10,7 +10,6 @@ become a request and a response becomes bytes, and in nothing that a client coul
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Any, Final, cast
@@ -18,6 +17,7 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.helpers import HeadersMixin
 from aiohttp.typedefs import Handler, Middleware
+from msgspec import Struct
 from multidict import CIMultiDict
 
 LONGEST: Final = 8_000
@@ -34,8 +34,7 @@ _NEEDS_MORE: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Plain:
+class Plain(Struct, frozen=True):
     """One request, as it came. `line` is its method and target: `POST /v1/charges`."""
 
     line: bytes

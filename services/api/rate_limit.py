@@ -6,16 +6,16 @@ one and is forgotten, so memory follows the users of the last few seconds, not o
 """
 
 import math
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 MAX_USERS: Final = 1_000_000
 """Users remembered in one generation. Beyond it the older generation goes early, which can only
 forgive, never refuse."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What the bucket says of one request."""
 
     allowed: bool

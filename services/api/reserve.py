@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
+from msgspec import Struct
+
 from services.api.accept import (
     ACCEPT_REST,
     LOST_ANSWER_RETRY,
@@ -32,8 +34,7 @@ from shared.states import PaymentStatus
 UNIQUE_KEYS: Final = ("refunds_pkey", "refunds_account_id_idempotency_key_key")
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
+class Reserved(Struct, frozen=True):
     """A committed refund as it was when accepted; `replayed` if an earlier request made it."""
 
     refund: Refund

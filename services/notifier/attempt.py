@@ -1,12 +1,12 @@
 """An attempt that one process alone may make: what it needs, and how long it may."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+
+class Attempt(Struct, frozen=True):
     """An attempt that this process alone may make, numbered, and all that it needs."""
 
     account_id: str
@@ -28,8 +28,7 @@ class Attempt:
     """Why it is not made, if it is not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """An attempt in hand. Its lease began at some time after `asked_at`, in monotonic seconds."""
 
     attempt: Attempt

@@ -10,12 +10,13 @@ has run out, under the next number.
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import random
 from typing import Final, assert_never
 
 import structlog
+from msgspec.structs import replace
 
 from services.notifier.attempt import Attempt, Claim
 from services.notifier.policy import (

@@ -2,9 +2,10 @@
 
 import email.utils
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
+
+from msgspec import Struct
 
 JITTER: Final = 0.2
 """The share of a delay that chance may add, so that what failed together returns apart."""
@@ -13,8 +14,7 @@ LONGEST: Final = 86_400.0
 GONE: Final = 410
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """What one attempt brought. `status_code` is None when there was no response."""
 
     started_at: datetime
@@ -33,47 +33,40 @@ class Result:
         return self.status_code is not None and 200 <= self.status_code < 300
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(Struct, frozen=True):
     """The endpoint heard it: a 2xx."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Struct, frozen=True):
     """Once more at `at`; until then the message waits in the queue of `rung` seconds."""
 
     at: datetime
     rung: float
 
 
-@dataclass(frozen=True, slots=True)
-class Dead:
+class Dead(Struct, frozen=True):
     """No attempt is left. A person must look, unless there is nobody left to tell."""
 
     reason: str
     has_letter: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """Once more when its endpoint is enabled again."""
 
 
 Verdict = Delivered | Retry | Held | Dead
 
 
-@dataclass(frozen=True, slots=True)
-class Recovered:
+class Recovered(Struct, frozen=True):
     """The endpoint took something, after failures."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failing:
+class Failing(Struct, frozen=True):
     """The endpoint took nothing, for the first time since it last took something."""
 
 
-@dataclass(frozen=True, slots=True)
-class Disable:
+class Disable(Struct, frozen=True):
     """The endpoint is to be sent nothing more until somebody enables it."""
 
     reason: str

@@ -6,10 +6,10 @@ which connection is used again is left to others. llhttp reads what comes.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from msgspec import Struct
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes of an answer within which its head must end; informational ones before it count."""
@@ -34,8 +34,7 @@ class Disconnected(ConnectionError):  # noqa: N818 - it says what happened
         self.heard = heard
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What is taken of an answer."""
 
     status: int

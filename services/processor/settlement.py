@@ -1,8 +1,10 @@
 """What becomes of a payment or refund next, by what the gateway says: pure decisions, no I/O."""
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from services.processor.gateways.base import Approved, Charge, Declined, Outcome, Unknown
 from services.processor.gateways.base import Refund as RefundQuestion
@@ -24,8 +26,7 @@ S = TypeVar("S", Payment, Refund)
 """What is settled."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What the gateway said, to which question, and when."""
 
     outcome: Outcome
@@ -34,8 +35,7 @@ class Answer:
     answered_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Move(Generic[S]):
+class Move(Struct, Generic[S], frozen=True):
     """A payment or refund in its next state, and all that is written with it, in one commit, if it
     is still in the state that is `expected`.
 
@@ -51,8 +51,7 @@ class Move(Generic[S]):
     calls: str = "[]"
 
 
-@dataclass(frozen=True, slots=True)
-class StillUnknown(Generic[S]):
+class StillUnknown(Struct, Generic[S], frozen=True):
     """The gateway did not say: it stays `processing` and the janitor asks again."""
 
     subject: S

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Generic, overload
 
 import structlog
+from msgspec import Struct
 
 from services.processor.gateways.base import Gateway, Outcome, Unknown
 from services.processor.settlement import Answer, Move, S, StillUnknown
@@ -66,8 +67,7 @@ class Asking:
         return None if outcome is None else Answer(outcome, name, asked_at, datetime.now(UTC))
 
 
-@dataclass(frozen=True, slots=True)
-class Answered(Generic[S]):
+class Answered(Struct, Generic[S], frozen=True):
     """What the gateway was asked about, and what it said."""
 
     subject: S

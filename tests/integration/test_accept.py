@@ -1,12 +1,12 @@
 """Accepting: one commit for the payment and its message, one payment for a key."""
 
 import asyncio
-import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from services.api.accept import Accepted, Acceptor, IdempotencyMismatch
 from services.api.store.payments import NewPayment, insert_payments
@@ -35,7 +35,7 @@ def new_payment(**changes: Any) -> NewPayment:
         request_fingerprint=None,
         request_id=new_id("req"),
     )
-    return dataclasses.replace(payment, **changes)
+    return replace(payment, **changes)
 
 
 def with_key(key: str, **changes: Any) -> NewPayment:
@@ -109,16 +109,14 @@ async def test_keys_that_two_processes_meet_in_any_order_do_not_deadlock(
 async def test_a_key_with_other_parameters_is_a_mismatch(acceptor: Acceptor) -> None:
     await acceptor.accept(with_key("k"))
     with pytest.raises(IdempotencyMismatch):
-        await acceptor.accept(
-            dataclasses.replace(with_key("k"), amount=1, request_fingerprint=b"other")
-        )
+        await acceptor.accept(replace(with_key("k"), amount=1, request_fingerprint=b"other"))
 
 
 async def test_a_key_belongs_to_one_account_and_route(acceptor: Acceptor) -> None:
     answers = [
         await acceptor.accept(with_key("k")),
         await acceptor.accept(with_key("k", account_id="acct_other")),
-        await acceptor.accept(dataclasses.replace(with_key("k"), idempotency_scope="charges")),
+        await acceptor.accept(replace(with_key("k"), idempotency_scope="charges")),
     ]
     assert [answer.replayed for answer in answers] == [False] * 3
 

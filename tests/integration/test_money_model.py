@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
 
 from cli.verify import examine
 from services.api.accept import Acceptor, IdempotencyMismatch
@@ -123,7 +124,7 @@ class Money(RuleBasedStateMachine):
         """A client asks for a payment, perhaps several times at once."""
         new = new_payment(amount=AMOUNT) if key is None else with_key(key, amount=AMOUNT)
         requests = [new] + [
-            dataclasses.replace(new, id=new_payment().id) for _ in range(times - 1 if key else 0)
+            replace(new, id=new_payment().id) for _ in range(times - 1 if key else 0)
         ]
         answers = self.world.run(
             _all(self.acceptors[n % 2].accept(r) for n, r in enumerate(requests))

@@ -120,7 +120,7 @@ class Explaining(Database):
 
 class _Explainer(Connection):
     def __init__(self, connection: Connection, owner: Explaining) -> None:
-        super().__init__(connection._raw)
+        super().__init__(connection.raw)
         self._owner = owner
 
     async def fetch(self, sql: str, *args: Any) -> Any:
@@ -140,21 +140,21 @@ class _Explainer(Connection):
         return await super().execute(sql, *args)
 
     async def _explain(self, sql: str, args: tuple[Any, ...]) -> None:
-        trying = self._raw.transaction()
+        trying = self.raw.transaction()
         await trying.start()
         try:
             explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)"
             if self._owner.generic and args:
-                await self._raw.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-                types = (await self._raw.prepare(sql)).get_parameters()
+                await self.raw.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+                types = (await self.raw.prepare(sql)).get_parameters()
                 names = ", ".join(f"{t.schema}.{t.name}" for t in types)
-                await self._raw.execute(f"PREPARE explained ({names}) AS {sql}")
+                await self.raw.execute(f"PREPARE explained ({names}) AS {sql}")
                 values = [await self._literal(a, t) for a, t in zip(args, types, strict=True)]
                 literals = ", ".join(values)
-                plan = await self._raw.fetchval(f"{explain} EXECUTE explained ({literals})")
-                await self._raw.execute("DEALLOCATE explained")
+                plan = await self.raw.fetchval(f"{explain} EXECUTE explained ({literals})")
+                await self.raw.execute("DEALLOCATE explained")
             else:
-                plan = await self._raw.fetchval(f"{explain} {sql}", *args)
+                plan = await self.raw.fetchval(f"{explain} {sql}", *args)
         finally:
             await trying.rollback()
         self._owner.plans.append((sql, json.loads(plan)[0]["Plan"]))
@@ -163,7 +163,7 @@ class _Explainer(Connection):
         if value is None:
             return "NULL"
         name = f"{type_.schema}.{type_.name}"
-        text = await self._raw.fetchval(f"SELECT quote_literal($1::{name}::text)", value)
+        text = await self.raw.fetchval(f"SELECT quote_literal($1::{name}::text)", value)
         return f"{text}::{name}"
 
 

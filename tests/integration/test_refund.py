@@ -1,12 +1,12 @@
 """Refunds: never more than was paid, whatever comes at once, twice, or after a crash."""
 
 import asyncio
-import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from services.api.accept import IdempotencyMismatch
 from services.api.reserve import RefundRefused, Reserved, Reserver
@@ -304,7 +304,7 @@ async def test_a_row_that_postgres_refuses_fails_alone_and_nothing_is_reserved_t
     await payments.handle(message(items))
     reserver = make_reserver(empty, publisher)
     asked = [new_refund(items[n % 8], 100) for n in range(24)]
-    poison = dataclasses.replace(new_refund(items[5], 100), reason="\0")
+    poison = replace(new_refund(items[5], 100), reason="\0")
     results = await asyncio.gather(
         *(reserver.reserve(new) for new in [*asked, poison]), return_exceptions=True
     )

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from services.processor.gateways.base import Approved, Charge, Declined, Outcome, Refund, Unknown
 from services.processor.gateways.sandbox import SandboxGateway

@@ -1,8 +1,9 @@
 """Payments: accepted in sets, found, listed and counted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from services.api.store.pages import Span, fetch_settling_page
 from shared.db import Database
@@ -12,8 +13,7 @@ from shared.store import OutboxRow
 from shared.topology import COMMANDS
 
 
-@dataclass(frozen=True, slots=True)
-class NewPayment:
+class NewPayment(Struct, frozen=True):
     """A valid request that waits for its commit. `amount` is minor units."""
 
     account_id: str

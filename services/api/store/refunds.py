@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from services.api.store.pages import Span, fetch_settling_page
 from shared.db import Database
 from shared.messages import CLOSING, REFUNDS, Item, encode_item, opening
@@ -12,8 +14,7 @@ from shared.store import OutboxRow
 from shared.topology import COMMANDS
 
 
-@dataclass(frozen=True, slots=True)
-class NewRefund:
+class NewRefund(Struct, frozen=True):
     """A valid request that waits for its reservation. `amount` is minor units; None means all that
     is left of the payment."""
 

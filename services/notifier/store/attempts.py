@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from services.notifier.attempt import Attempt
 from services.notifier.policy import Dead, Delivered, Held, Result, Retry, Verdict
@@ -15,8 +16,7 @@ from shared.store import OutboxRow
 from shared.topology import DEAD, NOTIFIER_DEAD, REASON_HEADER, RETRIES, rung
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """An attempt, what it brought, and what follows."""
 
     attempt: Attempt

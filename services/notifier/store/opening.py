@@ -1,8 +1,9 @@
 """From an event to the deliveries that it calls for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from services.notifier.attempt import Attempt
 from shared.db import Database, Row
@@ -13,8 +14,7 @@ from shared.states import DELIVERY_MOVES, DeliveryStatus, sources
 OPEN_STATES = sources(DELIVERY_MOVES, DeliveryStatus.DELIVERED)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """One delivery that is not finished. `wait` is the seconds until it may be attempted."""
 
     item: Item

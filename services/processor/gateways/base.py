@@ -1,26 +1,24 @@
 """What Florin asks of a payment gateway, and the three answers there are."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Approved:
+
+class Approved(Struct, frozen=True):
     """The money moved. `reference` is the gateway's own name for it."""
 
     reference: str
 
 
-@dataclass(frozen=True, slots=True)
-class Declined:
+class Declined(Struct, frozen=True):
     """The money did not and will not move. `code` is stable; `message` is for people."""
 
     code: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(Struct, frozen=True):
     """No answer that can be trusted: it may have moved. Ask again, with the same key."""
 
     reason: str
@@ -29,8 +27,7 @@ class Unknown:
 Outcome = Approved | Declined | Unknown
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(Struct, frozen=True):
     """What to take from whom. `key` is the gateway's idempotency key: the payment's id, so that
     every question about one payment is the same question. `amount` is minor units."""
 
@@ -40,8 +37,7 @@ class Charge:
     customer: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Refund:
+class Refund(Struct, frozen=True):
     """What to give back. `key` is the gateway's idempotency key: the refund's id. `reference` is
     the gateway's name for the charge. `amount` is minor units."""
 
