@@ -8,8 +8,8 @@ neighbours: the batch is bisected until the culprit stands alone.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from typing import Final, Generic, TypeVar
+from functools import cached_property, partial
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from shared.errors import Permanent, Transient
 
@@ -28,6 +28,50 @@ class Saturated(Transient):
     """More is waiting than the batcher may hold: refuse at the door rather than answer late."""
 
 
+class _Together(Generic[R]):
+    """The results of a list, told when all are there."""
+
+    __slots__ = ("_missing", "_results", "future")
+
+    def __init__(self, size: int, future: asyncio.Future[list[R | Exception]]) -> None:
+        self.future = future
+        self._results: dict[int, R | Exception] = {}
+        self._missing = size
+        if not size:
+            future.set_result([])
+
+    def tell(self, place: int, result: R | Exception) -> None:
+        self._results[place] = result
+        self._missing -= 1
+        if not self._missing:
+            self.future.set_result([self._results[n] for n in range(len(self._results))])
+
+
+class _Part(Generic[R]):
+    """What one item of a list comes to."""
+
+    __slots__ = ("_place", "_together")
+
+    def __init__(self, together: _Together[R], place: int) -> None:
+        self._together = together
+        self._place = place
+
+    def done(self) -> bool:
+        return self._together.future.done()
+
+    def set_result(self, result: R) -> None:
+        self._together.tell(self._place, result)
+
+    def set_exception(self, error: Exception) -> None:
+        self._together.tell(self._place, error)
+
+    def cancel(self) -> None:
+        self._together.future.cancel()
+
+
+_Waiter: TypeAlias = asyncio.Future[R] | _Part[R]
+
+
 class Batcher(Generic[T, R]):
     """Collects items and gives them to `write` in lists of at most `max_size`, one list at a time;
     up to `max_writes` at a time while the lists are whole.
@@ -38,9 +82,9 @@ class Batcher(Generic[T, R]):
     took (at most `LONGEST_REST`), so that on a busy machine fewer and larger writes leave more of
     it for everything else. A whole list waits for no rest.
 
-    What is submitted `in_list` came here in a list: it was gathered where that was made, and only
-    `LIST_SPACING` and the rest keep it waiting. It takes along what waits. So each step writes when
-    the step before it has written, in one rhythm, rather than at a time of its own.
+    What is submitted in a list was gathered where that was made, and only `LIST_SPACING` and the
+    rest keep it waiting. It takes along what waits. So each step writes when the step before it has
+    written, in one rhythm, rather than at a time of its own.
 
     What is submitted `ahead` is written before all that is not: where one item leads to another,
     what was begun is finished before more is begun.
@@ -62,8 +106,8 @@ class Batcher(Generic[T, R]):
         self._max_writes = max_writes
         self._spacing = spacing
         self._rest = rest
-        self._ahead: deque[tuple[T, asyncio.Future[R]]] = deque()
-        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._ahead: deque[tuple[T, _Waiter[R]]] = deque()
+        self._waiting: deque[tuple[T, _Waiter[R]]] = deque()
         self._writes: set[asyncio.Task[None]] = set()
         self._next_at = 0.0
         self._next_list_at = 0.0
@@ -71,15 +115,26 @@ class Batcher(Generic[T, R]):
         self._next: asyncio.Handle | None = None
         self._due_at = 0.0
 
-    def submit(self, item: T, *, ahead: bool = False, in_list: bool = False) -> asyncio.Future[R]:
+    def submit(self, item: T, *, ahead: bool = False) -> asyncio.Future[R]:
         """Have `item` written; the future holds its result or its error. Raises Saturated."""
-        if self._max_waiting is not None and self._count() >= self._max_waiting:
-            raise Saturated(f"{self._count()} are waiting to be written")
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._require_room()
+        future: asyncio.Future[R] = self._loop.create_future()
         (self._ahead if ahead else self._waiting).append((item, future))
-        self._has_list |= in_list
         self._plan()
         return future
+
+    def submit_list(self, items: Sequence[T]) -> asyncio.Future[list[R | Exception]]:
+        """Have `items` written; the future holds the result or the error of each, in their order,
+        when all are there. Raises Saturated.
+
+        It costs one future, and wakes its owner once.
+        """
+        self._require_room()
+        together = _Together[R](len(items), self._loop.create_future())
+        self._waiting.extend((item, _Part(together, n)) for n, item in enumerate(items))
+        self._has_list |= bool(items)
+        self._plan()
+        return together.future
 
     async def drain(self) -> None:
         """Return when nothing waits and nothing is being written."""
@@ -90,6 +145,15 @@ class Batcher(Generic[T, R]):
             if self._writes:
                 await asyncio.wait(self._writes)
 
+    def _require_room(self) -> None:
+        if self._max_waiting is not None and self._count() >= self._max_waiting:
+            raise Saturated(f"{self._count()} are waiting to be written")
+
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        # To ask which loop is running is to ask the system which process this is.
+        return asyncio.get_running_loop()
+
     def _count(self) -> int:
         return len(self._ahead) + len(self._waiting)
 
@@ -98,7 +162,7 @@ class Batcher(Generic[T, R]):
         is_whole = self._count() >= self._max_size
         if not self._count() or len(self._writes) >= (self._max_writes if is_whole else 1):
             return
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         now = loop.time()
         may_at = now if is_whole else self._next_list_at if self._has_list else self._next_at
         due_at = max(now, may_at)
@@ -115,25 +179,25 @@ class Batcher(Generic[T, R]):
 
     def _begin(self) -> None:
         self._next = None
-        began_at = asyncio.get_running_loop().time()
+        began_at = self._loop.time()
         size = min(self._count(), self._max_size)
         batch = [(self._ahead or self._waiting).popleft() for _ in range(size)]
         self._has_list = self._has_list and self._count() > 0
-        write = asyncio.create_task(self._write_batch(batch))
+        write = self._loop.create_task(self._write_batch(batch))
         self._writes.add(write)
         write.add_done_callback(partial(self._ended, began_at))
         self._plan()
 
     def _ended(self, began_at: float, write: asyncio.Task[None]) -> None:
         self._writes.discard(write)
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         rest = min(self._rest * (now - began_at), LONGEST_REST)
         self._next_at = max(self._next_at, began_at + self._spacing, now + rest)
         list_spacing = min(LIST_SPACING, self._spacing)
         self._next_list_at = max(self._next_list_at, began_at + list_spacing, now + rest)
         self._plan()
 
-    async def _write_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+    async def _write_batch(self, batch: list[tuple[T, _Waiter[R]]]) -> None:
         try:
             results = await self._write([item for item, _ in batch])
         except Permanent as error:
@@ -144,18 +208,18 @@ class Batcher(Generic[T, R]):
                 return
             _settle(batch, error)
         except asyncio.CancelledError:
-            for _, future in batch:
-                future.cancel()
+            for _, waiter in batch:
+                waiter.cancel()
             raise
         except Exception as error:
             _settle(batch, error)
         else:
-            for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(result)
+            for (_, waiter), result in zip(batch, results, strict=True):
+                if not waiter.done():
+                    waiter.set_result(result)
 
 
-def _settle(batch: list[tuple[T, asyncio.Future[R]]], error: Exception) -> None:
-    for _, future in batch:
-        if not future.done():
-            future.set_exception(error)
+def _settle(batch: list[tuple[T, _Waiter[R]]], error: Exception) -> None:
+    for _, waiter in batch:
+        if not waiter.done():
+            waiter.set_exception(error)

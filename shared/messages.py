@@ -6,8 +6,9 @@ at all, without harm.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final
 
 from shared.errors import Malformed
@@ -31,6 +32,14 @@ class Item:
     request_id: str | None = field(default=None, compare=False)
     by_hand: bool = field(default=False, compare=False)
     """Whether a person asked for it, and waits."""
+
+
+_KEY: Final = attrgetter("account_id", "id")
+
+
+def in_order(items: Iterable[Item]) -> list[Item]:
+    """Each of `items` once, in the order in which every batch locks rows."""
+    return sorted(set(items), key=_KEY)
 
 
 def encode_item(item: Item) -> str:

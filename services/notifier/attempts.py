@@ -165,7 +165,8 @@ class Attempts:
             return Result(self.clock(), 0, None, error=attempt.abandoned, sent=False)
         try:
             secrets = [self.seal.open(secret) for secret in attempt.secrets]
-            custom = json.loads(self.seal.open(attempt.custom_headers or "{}"))
+            sealed = attempt.custom_headers
+            custom = json.loads(self.seal.open(sealed)) if sealed else {}
         except Misconfigured as error:  # nothing is sent unsigned; the schedule tries again
             log.error("webhook_cannot_be_signed", reason=str(error))  # noqa: TRY400
             return Result(self.clock(), 0, None, error=str(error), sent=False)

@@ -14,7 +14,7 @@ from shared.broker import Delivery, Outgoing, Publisher
 from shared.db import Database
 from shared.dead_letters import DeadLetters
 from shared.errors import Malformed, Permanent
-from shared.messages import DELIVERIES, EVENTS, Item, decode, encode
+from shared.messages import DELIVERIES, EVENTS, Item, decode, encode, in_order
 from shared.patience import persist
 from shared.states import DeliveryStatus
 from shared.topology import RETRIES, rung
@@ -44,31 +44,44 @@ class EventHandler:
         except Malformed as error:
             await self._dead_letters.put(delivery.body, str(error))
             return
-        results = await asyncio.gather(*(self.tell(item) for item in items), return_exceptions=True)
-        for item, result in zip(items, results, strict=True):
-            match result:
+        for item, problem in zip(items, await self.tell(items), strict=True):
+            match problem:
                 case Permanent():
-                    await self._dead_letters.put(encode(EVENTS, [item]).encode(), str(result))
-                case BaseException():
-                    raise result
+                    await self._dead_letters.put(encode(EVENTS, [item]).encode(), str(problem))
+                case Exception():
+                    raise problem
 
-    async def tell(self, item: Item) -> None:
-        """Make the deliveries of one event and have them attempted. Raises Permanent.
+    async def tell(self, items: Sequence[Item]) -> list[Exception | None]:
+        """Make the deliveries of events and have them attempted.
 
-        Returns when they are committed: no endpoint keeps an event's message waiting.
+        Returns when they are committed, for no endpoint keeps an event's message waiting: of each
+        event what is wrong with it, if something is.
         """
-        targets, asked_at = await self._openings.submit(item, in_list=True)
-        if targets is None:
-            raise Malformed(f"there is no event {item.id} in account {item.account_id}")
-        # One that is leased or scheduled is somebody else's, or the sweeper's in time.
-        await self._dispatcher.offer([target for target in targets if target.wait <= 0], asked_at)
+        problems: list[Exception | None] = []
+        targets: list[Target] = []
+        oldest = time.monotonic()
+        opened = await self._openings.submit_list(items)
+        for item, found in zip(items, opened, strict=True):
+            match found:
+                case Exception():
+                    problems.append(found)
+                case None, _:
+                    reason = f"there is no event {item.id} in account {item.account_id}"
+                    problems.append(Malformed(reason))
+                case list(deliveries), asked_at:
+                    problems.append(None)
+                    oldest = min(oldest, asked_at)
+                    # One that is leased or scheduled is somebody else's, or the sweeper's in time.
+                    targets += [target for target in deliveries if target.wait <= 0]
+        await self._dispatcher.offer(targets, oldest)
+        return problems
 
     async def _open(self, items: list[Item]) -> Sequence[tuple[list[Target] | None, float]]:
         asked_at = time.monotonic()
         opened = await persist(
             open_deliveries,
             self._database,
-            sorted(set(items)),
+            in_order(items),
             lease=self._dispatcher.lease(),
             refusing=self._dispatcher.refusing(),
         )

@@ -3,7 +3,6 @@
 Postgres says what is due; the queues only make it prompt. Losing every queue loses no webhook.
 """
 
-import asyncio
 import time
 from typing import Final
 
@@ -71,13 +70,7 @@ class Sweeper:
         self._dispatcher.wake_all({*lost, *overdue})
         for endpoint in set(released):  # somebody has enabled it
             self._dispatcher.probe(endpoint)
-        results = await asyncio.gather(
-            *(self._events.tell(item) for item in events), return_exceptions=True
-        )
-        for result in results:
-            match result:
-                case Exception():  # one bad row must not keep the others from being looked after
-                    log.error("swept_in_vain", exc_info=result)
-                case BaseException():
-                    raise result
+        for problem in await self._events.tell(events):
+            if problem is not None:  # one bad row must not keep the others from being looked after
+                log.error("swept_in_vain", exc_info=problem)
         return max(len(events), len(lost), held, len(released))

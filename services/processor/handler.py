@@ -1,6 +1,5 @@
 """One envelope, from message to ack: every item of it is settled, or put aside with the reason."""
 
-import asyncio
 from typing import Generic
 
 from services.processor.settlement import S
@@ -26,9 +25,7 @@ class EnvelopeHandler(Generic[S]):
         except Malformed as error:
             await self._dead_letters.put(delivery.body, str(error))
             return
-        results = await asyncio.gather(
-            *(self._settler.process(item) for item in items), return_exceptions=True
-        )
+        results = await self._settler.process(items)
         for item, result in zip(items, results, strict=True):
             match result:
                 case Permanent():

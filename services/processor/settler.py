@@ -26,7 +26,7 @@ from shared import metrics
 from shared.batcher import SPACING, Batcher
 from shared.db import Database
 from shared.errors import Malformed
-from shared.messages import Item
+from shared.messages import Item, in_order
 from shared.outbox import OutboxRelay
 from shared.patience import persist
 
@@ -94,18 +94,26 @@ class Settler(Generic[S]):
             self._move, max_size=self.max_batch, max_writes=2, spacing=2 * SPACING, rest=0.0
         )
 
-    async def process(self, item: Item) -> None:
-        """Bring `item` to its outcome, or leave it unknown for the janitor.
+    async def process(self, items: Sequence[Item]) -> list[BaseException | None]:
+        """Bring `items` to their outcomes, or leave them unknown for the janitor.
 
-        Returns when what is known is committed. Raises Permanent when it does not exist or cannot
-        be written.
+        Returns when what is known is committed: of each what is wrong with it, if something is;
+        Permanent when it does not exist or cannot be written.
         """
-        subject = await self._steps.submit(item, in_list=True)
-        if subject is None:
+        claimed = await self._steps.submit_list(items)
+        return await asyncio.gather(
+            *(self._finish(item, found) for item, found in zip(items, claimed, strict=True)),
+            return_exceptions=True,
+        )
+
+    async def _finish(self, item: Item, claimed: S | Exception | None) -> None:
+        if isinstance(claimed, Exception):
+            raise claimed
+        if claimed is None:
             raise Malformed(f"nothing in {self.work.table} is {item.id} of {item.account_id}")
-        if subject.status == "processing" and subject.unknown_since is None:
-            answer = await self.asking.ask(self.work.question, partial(self._ask, subject))
-            await self._steps.submit(Answered(subject, answer), ahead=True)
+        if claimed.status == "processing" and claimed.unknown_since is None:
+            answer = await self.asking.ask(self.work.question, partial(self._ask, claimed))
+            await self._steps.submit(Answered(claimed, answer), ahead=True)
 
     async def ask_again(self, item: Item) -> Outcome:
         """Ask what became of work of unknown outcome, and settle it when the gateway says.
@@ -125,7 +133,7 @@ class Settler(Generic[S]):
 
     async def _move(self, steps: Sequence[Item | Answered[S]]) -> Sequence[S | None]:
         """Claim what is new and settle what is answered; returns what was claimed."""
-        items = sorted({step for step in steps if isinstance(step, Item)})
+        items = in_order(step for step in steps if isinstance(step, Item))
         answered = [step for step in steps if isinstance(step, Answered)]
         # One of each, for the same message may have come twice at once; and of two answers the one
         # that knows.

@@ -1,5 +1,8 @@
 """Postgres's faults become what to do next, and a broken connection is never lent again."""
 
+import asyncio
+from typing import Any
+
 import asyncpg
 import pytest
 
@@ -122,4 +125,32 @@ async def test_the_plan_of_an_empty_table_is_forgotten(
 
     await eventually(planned_anew)
     await database.execute("DROP TABLE walked")
+    await database.close()
+
+
+async def test_one_connection_serves_one_statement_after_another_and_whoever_waits(
+    urls: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = await open_database(urls.database, service="kept", size=1, wait=5)
+    asked = 0
+    acquire = asyncpg.Pool.acquire
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return acquire(*arguments, **options)
+
+    monkeypatch.setattr(asyncpg.Pool, "acquire", counted)
+    monkeypatch.setattr(db, "_KEPT", 3600.0)
+    for _ in range(10):
+        await database.fetchval("SELECT 1")
+    assert asked == 1, "it is kept"
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*(database.fetchval("SELECT $1::int", n) for n in range(10)))
+    assert results == list(range(10)), "and given up to those who wait for one"
+    with pytest.raises(RowRefused):
+        await database.fetchval("SELECT 1/0")
+    before = asked
+    await database.fetchval("SELECT 1")
+    assert asked == before + 1, "what failed has been through the pool, which looks at it"
     await database.close()

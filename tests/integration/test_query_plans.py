@@ -104,6 +104,7 @@ class Explaining(Database):
 
     def __init__(self, database: Database, *, generic: bool) -> None:
         super().__init__(database._pool, 5)
+        self._kept = database._kept
         self.generic = generic
         self.plans: list[tuple[str, dict[str, Any]]] = []
 

@@ -403,7 +403,7 @@ async def test_what_is_written_late_is_dated_late(
             return await work.move(*arguments)
 
     settler.work = cast(Any, Late())
-    await settler.process(item_of(reserved))
+    await settler.process([item_of(reserved)])
     rows = await empty.fetch(
         "SELECT id, created_at FROM transfers UNION ALL SELECT id, created_at FROM events"
     )

@@ -129,7 +129,7 @@ async def test_many_settlers_on_one_balance_do_not_deadlock(
     ]
     settlers = [make_settler(PAYMENT_WORK, empty, publisher, gateway) for _ in range(4)]
     with capture_logs() as logs:
-        await asyncio.gather(*(settlers[n % 4].process(item) for n, item in enumerate(items)))
+        await asyncio.gather(*(settlers[n % 4].process([item]) for n, item in enumerate(items)))
     assert logs == [], "a deadlock would be tried again, and say so"
     assert await statuses(empty) == {"completed": 200}
     await assert_invariants(empty)
@@ -161,15 +161,17 @@ async def test_an_envelope_waits_for_nothing_and_takes_along_what_was_answered(
 async def test_in_a_backlog_what_was_begun_is_finished_before_more_is_begun(
     handler: PaymentHandler, empty: Database, settler: PaymentSettler
 ) -> None:
-    items = await accept(empty, 20 * settler.max_batch)
-    await handler.handle(message(items))
+    size = settler.max_batch
+    items = await accept(empty, 20 * size)
+    envelopes = [message(items[n : n + size]) for n in range(0, len(items), size)]
+    await asyncio.gather(*(handler.handle(envelope) for envelope in envelopes))
     rows = await empty.fetch(
         "SELECT CASE type WHEN 'payment.processing' THEN 1 ELSE -1 END AS step"
         " FROM events ORDER BY created_at, type"
     )
     under_way = list(accumulate(row["step"] for row in rows))
     assert under_way[-1] == 0
-    assert max(under_way) <= 3 * settler.max_batch
+    assert max(under_way) <= 3 * size
 
 
 async def test_a_crash_between_claim_and_answer_is_asked_again_with_the_same_key(

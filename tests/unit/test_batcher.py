@@ -75,9 +75,8 @@ async def test_a_list_waits_for_no_spacing_and_takes_along_what_does() -> None:
     await batcher.submit(0)
     alone = batcher.submit(1)
     async with asyncio.timeout(5):
-        await asyncio.gather(alone, *(batcher.submit(n, in_list=True) for n in (2, 3)))
-        late = [batcher.submit(4), batcher.submit(5, in_list=True)]
-        await asyncio.gather(*late)
+        await asyncio.gather(alone, batcher.submit_list([2, 3]))
+        await asyncio.gather(batcher.submit(4), batcher.submit_list([5]))
     assert writes == [[0], [1, 2, 3], [4, 5]]
     batcher.submit(6)
     for _ in range(10):
@@ -97,9 +96,40 @@ async def test_lists_are_gathered_too_when_they_come_close_together() -> None:
     batcher = Batcher(write, max_size=100, spacing=3600, rest=0.0)
     async with asyncio.timeout(5):
         for n in range(4):
-            await batcher.submit(n, in_list=True)
+            await batcher.submit_list([n])
     # A loop may count whole milliseconds.
     assert min(after - before for before, after in pairwise(began)) > LIST_SPACING - 0.001
+
+
+async def test_a_list_is_told_of_each_what_came_of_it() -> None:
+    class Refused(Permanent):
+        pass
+
+    async def write(items: list[int]) -> list[str]:
+        if 3 in items:
+            raise Refused(str(items))
+        return [str(item) for item in items]
+
+    batcher = Batcher(write, max_size=4)
+    async with asyncio.timeout(5):
+        *told, refused = await batcher.submit_list([1, 2, 4, 5, 6, 3])
+        assert told == ["1", "2", "4", "5", "6"], "in their order, over two writes"
+        assert isinstance(refused, Refused)
+        assert str(refused) == "[3]", "bisected out"
+        assert await batcher.submit_list([]) == []
+
+
+async def test_a_list_that_nobody_waits_for_any_more_is_written_all_the_same() -> None:
+    written: list[int] = []
+
+    async def write(items: list[int]) -> list[int]:
+        written.extend(items)
+        return items
+
+    batcher = Batcher(write, max_size=2, spacing=0.0)
+    batcher.submit_list([1, 2, 3]).cancel()
+    await batcher.drain()
+    assert written == [1, 2, 3]
 
 
 async def test_a_whole_batch_waits_for_no_spacing() -> None:
