@@ -75,7 +75,7 @@ class Bench:
         assert parts.port is not None  # noqa: S101
         return Load(parts.hostname, parts.port, traffic, self.tally)
 
-    def hear(self, _: dict[bytes, bytes], body: bytes, __: float) -> None:
+    def hear(self, _: bytes, body: bytes, __: float) -> None:
         """The merchant heard of an outcome."""
         at = body.find(_OBJECT) + len(_OBJECT)
         self.tally.delivered(body[at : body.index(b'"', at)].decode(), time.monotonic())

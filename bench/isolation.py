@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bench.receiver import open_receiver
+from bench.receiver import headers_of, open_receiver
 from bench.store import settled_at
 from bench.system import System, private_system, run_to_its_end
 from bench.tally import Percentiles, percentiles
@@ -51,9 +51,9 @@ class Heard:
         self.at: dict[str, float] = {}
         self._news = asyncio.Event()
 
-    def hear(self, headers: dict[bytes, bytes], _: bytes, now: float) -> None:
+    def hear(self, head: bytes, _: bytes, now: float) -> None:
         """It heard of one."""
-        self.at.setdefault(headers[b"webhook-id"].decode(), now)
+        self.at.setdefault(headers_of(head)[b"webhook-id"].decode(), now)
         self._news.set()
 
     async def wait_for(self, number: int, timeout: float) -> None:

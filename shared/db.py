@@ -145,6 +145,7 @@ class Database:
         self._kept: list[_Lent] = []
         self._asking = 0
         """Who waits for the pool."""
+        self._closing = False
 
     async def fetch(self, sql: str, *args: Any) -> Sequence[Row]:
         """All rows of a statement."""
@@ -202,7 +203,7 @@ class Database:
         return _Lent(raw, time.monotonic() + _KEPT)
 
     async def _give_back(self, lent: _Lent) -> None:
-        if self._asking or not lent.is_open or time.monotonic() > lent.until:
+        if self._asking or self._closing or not lent.is_open or time.monotonic() > lent.until:
             await self._release(lent)
         else:
             self._kept.append(lent)
@@ -213,6 +214,7 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection; those still busy after five seconds are cut."""
+        self._closing = True
         try:
             async with asyncio.timeout(5):
                 while self._kept:
@@ -248,12 +250,14 @@ class _Plans:
         self._due = weakref.WeakKeyDictionary[object, tuple[float, float]]()
         """When the plans of a connection are next forgotten, and how long they then have lasted."""
 
+    async def begin(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        """A connection was made."""
+        now = asyncio.get_running_loop().time()
+        self._due[connection] = now + _FIRST_PLANS_LAST, _FIRST_PLANS_LAST
+
     async def forget_old(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         """Forget the plans of a connection, if it is time."""
         now = asyncio.get_running_loop().time()
-        if connection not in self._due:
-            self._due[connection] = now + _FIRST_PLANS_LAST, _FIRST_PLANS_LAST
-            return
         due, lasted = self._due[connection]
         if now < due:
             return
@@ -300,6 +304,7 @@ async def open_database(
     )
     async for attempt in retrying:
         with attempt, _translated():
+            plans = _Plans()
             pool = await asyncpg.create_pool(
                 url,
                 min_size=1,
@@ -307,7 +312,8 @@ async def open_database(
                 timeout=5,
                 command_timeout=None if patient else 35,
                 max_inactive_connection_lifetime=0,
-                reset=_Plans().forget_old,
+                init=plans.begin,
+                reset=plans.forget_old,
                 server_settings=_SESSION
                 | ({} if patient else _PROMPT)
                 | {"application_name": f"florin {service}"},

@@ -1,6 +1,7 @@
 """What the notifier's consumers do with a message: what happened, and what is due."""
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 
@@ -58,8 +59,8 @@ class EventHandler:
         event what is wrong with it, if something is.
         """
         problems: list[Exception | None] = []
-        targets: list[Target] = []
-        oldest = time.monotonic()
+        targets: dict[str, Target] = {}
+        oldest = math.inf
         opened = await self._openings.submit_list(items)
         for item, found in zip(items, opened, strict=True):
             match found:
@@ -72,8 +73,8 @@ class EventHandler:
                     problems.append(None)
                     oldest = min(oldest, asked_at)
                     # One that is leased or scheduled is somebody else's, or the sweeper's in time.
-                    targets += [target for target in deliveries if target.wait <= 0]
-        await self._dispatcher.offer(targets, oldest)
+                    targets |= {target.item.id: target for target in deliveries if target.wait <= 0}
+        await self._dispatcher.offer(list(targets.values()), oldest)
         return problems
 
     async def _open(self, items: list[Item]) -> Sequence[tuple[list[Target] | None, float]]:

@@ -70,7 +70,12 @@ class Sweeper:
         self._dispatcher.wake_all({*lost, *overdue})
         for endpoint in set(released):  # somebody has enabled it
             self._dispatcher.probe(endpoint)
-        for problem in await self._events.tell(events):
-            if problem is not None:  # one bad row must not keep the others from being looked after
+        # One bad row must not keep the others from being looked after.
+        try:
+            problems = await self._events.tell(events)
+        except Exception as error:
+            problems = [error]
+        for problem in problems:
+            if problem is not None:
                 log.error("swept_in_vain", exc_info=problem)
         return max(len(events), len(lost), held, len(released))
