@@ -7,11 +7,10 @@ from __future__ import annotations  # asyncpg's classes are generic in its stubs
 
 import asyncio
 import contextlib
+import heapq
 import time
-import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 import asyncpg
 import structlog
@@ -48,8 +47,6 @@ _PROMPT: Final = {
 # as many, and so on, up to the longest; to plan anew costs a few milliseconds.
 _FIRST_PLANS_LAST: Final = 0.5
 _PLANS_LAST: Final = 60.0
-_KEPT: Final = 0.5
-"""Seconds for which a connection is kept from the pool, which lets it forget its plans in time."""
 
 
 class DatabaseUnavailable(Transient):
@@ -72,6 +69,7 @@ class RowRefused(Permanent):
 
 
 Row = Mapping[str, Any]
+_Raw: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
 class Rows(Protocol):
@@ -107,7 +105,7 @@ def _translated() -> Any:
 class Connection:
     """One connection, lent by `Database.connection` or inside `Database.transaction`."""
 
-    def __init__(self, raw: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
+    def __init__(self, raw: _Raw) -> None:
         self.raw = raw
 
     async def fetch(self, sql: str, *args: Any) -> Sequence[Row]:
@@ -131,18 +129,68 @@ class Connection:
             return await self.raw.execute(sql, *args)
 
 
+class _Plans:
+    """Lets each connection forget its plans in time, after a statement.
+
+    In asyncpg's pool it stands where that would send a RESET, which doubles the cost of a small
+    query: our sessions keep no other state.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[int, tuple[float, float]] = {}
+        """When the plans of a connection are next forgotten, and how long they then have lasted;
+        by the number of its backend."""
+
+    async def begin(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        """A connection was made."""
+        number = connection.get_server_pid()
+        self._due[number] = time.monotonic() + _FIRST_PLANS_LAST, _FIRST_PLANS_LAST
+
+        def ended(_: object) -> None:
+            self._due.pop(number, None)
+
+        connection.add_termination_listener(ended)
+
+    async def forget_old(self, connection: asyncpg.Connection[asyncpg.Record] | _Raw) -> None:
+        """Forget the plans of a connection, if it is time."""
+        now, number = time.monotonic(), connection.get_server_pid()
+        due, lasted = self._due.get(number, (now, _FIRST_PLANS_LAST))
+        if now < due:
+            return
+        last = min(2 * lasted, _PLANS_LAST)
+        self._due[number] = now + last, last
+        try:
+            async with asyncio.timeout(1):
+                await connection.execute("DISCARD PLANS")
+        except (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            OSError,
+        ):
+            # What it was used for is done; the next gets another.
+            with contextlib.suppress(asyncpg.InterfaceError):  # it is gone already
+                connection.terminate()
+
+
 class Database:
     """A pool of connections. Every method raises Transient or RowRefused, never asyncpg's own.
 
-    What was used last is used next, as it is: to give a connection back to asyncpg's pool and to
-    ask for one again costs two tasks and a timer, several times what a small statement does. So it
-    is kept, for `_KEPT` seconds at most, unless a statement failed or somebody waits for one.
+    A connection is kept for the next statement, for to give it back to asyncpg's pool and to ask
+    for one again costs two tasks and a timer, several times what a small statement does. It goes
+    back when a statement failed, or when somebody waits for one. Of those that are kept the oldest
+    is taken: so nearly all is done by a few of Postgres' backends, which find what they need in
+    their caches.
     """
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], acquire_timeout: float) -> None:
+    def __init__(
+        self, pool: asyncpg.Pool[asyncpg.Record], acquire_timeout: float, plans: _Plans
+    ) -> None:
         self._pool = pool
         self._acquire_timeout = acquire_timeout
-        self._kept: list[_Lent] = []
+        self._plans = plans
+        self._kept: list[tuple[int, _Raw]] = []
+        """A heap, by the numbers of their backends."""
         self._asking = 0
         """Who waits for the pool."""
         self._closing = False
@@ -170,15 +218,20 @@ class Database:
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection for the length of the block; each statement commits by itself."""
-        lent = await self._take()
+        raw = await self._take()
         try:
-            yield Connection(lent.raw)
+            yield Connection(raw)
+            if _is_open(raw):
+                await self._plans.forget_old(raw)
         except BaseException as fault:
             if isinstance(fault, _Confused):
-                lent.raw.terminate()
-            await self._release(lent)  # which waits for a statement that was given up to end
+                raw.terminate()
+            await self._release(raw)  # which waits for a statement that was given up to end
             raise
-        await self._give_back(lent)
+        if self._asking or self._closing or not _is_open(raw):
+            await self._release(raw)
+        else:
+            heapq.heappush(self._kept, (raw.get_server_pid(), raw))
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -188,29 +241,22 @@ class Database:
                 async with connection.raw.transaction():
                     yield connection
 
-    async def _take(self) -> _Lent:
+    async def _take(self) -> _Raw:
         while self._kept:
-            lent = self._kept.pop()
-            if lent.is_open:
-                return lent
-            await self._release(lent)
+            _, kept = heapq.heappop(self._kept)
+            if _is_open(kept):
+                return kept
+            await self._release(kept)
         self._asking += 1
         try:
             with _translated():
-                raw = await self._pool.acquire(timeout=self._acquire_timeout)
+                return await self._pool.acquire(timeout=self._acquire_timeout)
         finally:
             self._asking -= 1
-        return _Lent(raw, time.monotonic() + _KEPT)
 
-    async def _give_back(self, lent: _Lent) -> None:
-        if self._asking or self._closing or not lent.is_open or time.monotonic() > lent.until:
-            await self._release(lent)
-        else:
-            self._kept.append(lent)
-
-    async def _release(self, lent: _Lent) -> None:
+    async def _release(self, raw: _Raw) -> None:
         with _translated():
-            await self._pool.release(lent.raw)
+            await self._pool.release(raw)
 
     async def close(self) -> None:
         """Close every connection; those still busy after five seconds are cut."""
@@ -218,61 +264,17 @@ class Database:
         try:
             async with asyncio.timeout(5):
                 while self._kept:
-                    await self._release(self._kept.pop())
+                    await self._release(self._kept.pop()[1])
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
 
 
-@dataclass(frozen=True, slots=True)
-class _Lent:
-    """A connection that is the pool's, and how long it may be kept, in monotonic seconds."""
-
-    raw: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
-    until: float
-
-    @property
-    def is_open(self) -> bool:
-        try:
-            return not self.raw.is_closed()
-        except asyncpg.InterfaceError:  # the pool has taken it back, for it was lost
-            return False
-
-
-class _Plans:
-    """Lets each connection forget its plans in time, when it is given back.
-
-    It stands where asyncpg would send a RESET, which doubles the cost of a small query: our
-    sessions keep no other state.
-    """
-
-    def __init__(self) -> None:
-        self._due = weakref.WeakKeyDictionary[object, tuple[float, float]]()
-        """When the plans of a connection are next forgotten, and how long they then have lasted."""
-
-    async def begin(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        """A connection was made."""
-        now = asyncio.get_running_loop().time()
-        self._due[connection] = now + _FIRST_PLANS_LAST, _FIRST_PLANS_LAST
-
-    async def forget_old(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        """Forget the plans of a connection, if it is time."""
-        now = asyncio.get_running_loop().time()
-        due, lasted = self._due[connection]
-        if now < due:
-            return
-        last = min(2 * lasted, _PLANS_LAST)
-        self._due[connection] = now + last, last
-        try:
-            async with asyncio.timeout(1):
-                await connection.execute("DISCARD PLANS")
-        except (
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-            asyncpg.InternalClientError,
-            OSError,
-        ):
-            connection.terminate()  # what it was used for is done; the next gets another
+def _is_open(raw: _Raw) -> bool:
+    try:
+        return not raw.is_closed()
+    except asyncpg.InterfaceError:  # the pool has taken it back, for it was lost
+        return False
 
 
 async def open_database(
@@ -318,5 +320,5 @@ async def open_database(
                 | ({} if patient else _PROMPT)
                 | {"application_name": f"florin {service}"},
             )
-            return Database(pool, acquire_timeout)
+            return Database(pool, acquire_timeout, plans)
     raise AssertionError("tenacity reraises")  # pragma: no cover

@@ -10,7 +10,7 @@ from deploy.local.postgres import PrivatePostgres
 from deploy.local.processes import Record
 from deploy.local.rabbitmq import PrivateRabbitMQ
 from deploy.local.supervisor import Supervised
-from deploy.local.writeback import INTERVAL, Writeback
+from deploy.local.writeback import Writeback
 from shared.repeat import Repeating
 
 START_TIMEOUT = 90.0
@@ -26,7 +26,7 @@ class Backends:
         logs.mkdir(parents=True, exist_ok=True)
         self._postgres = PrivatePostgres(binaries.postgres, data / "postgres", instance)
         self._rabbitmq = PrivateRabbitMQ(binaries, data / "rabbitmq", instance)
-        self._writeback = Repeating("writeback", Writeback(data / "postgres").write, INTERVAL)
+        self._writeback = Repeating("writeback", Writeback(data / "postgres").write, 0.0)
         self._tasks: list[asyncio.Task[None]] = []
         name_server, broker = self._rabbitmq.commands()
 

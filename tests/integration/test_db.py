@@ -141,7 +141,6 @@ async def test_one_connection_serves_one_statement_after_another_and_whoever_wai
         return acquire(*arguments, **options)
 
     monkeypatch.setattr(asyncpg.Pool, "acquire", counted)
-    monkeypatch.setattr(db, "_KEPT", 3600.0)
     for _ in range(10):
         await database.fetchval("SELECT 1")
     assert asked == 1, "it is kept"

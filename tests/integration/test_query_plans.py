@@ -103,7 +103,7 @@ class Explaining(Database):
     """A database that explains every statement before it is executed."""
 
     def __init__(self, database: Database, *, generic: bool) -> None:
-        super().__init__(database._pool, 5)
+        super().__init__(database._pool, 5, database._plans)
         self._kept = database._kept
         self.generic = generic
         self.plans: list[tuple[str, dict[str, Any]]] = []
