@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +26,31 @@ if _sync_file_range is not None:
     _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
+def begin_to_write(file: str) -> None:
+    """Have the kernel begin to write a file. How that ends is nobody's business here: what fails,
+    Postgres hears from its own fsync."""
+    if _sync_file_range is None:
+        return
+    with contextlib.suppress(OSError):
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _sync_file_range(descriptor, 0, 0, _WRITE)
+        finally:
+            os.close(descriptor)
+
+
 class Writeback:
     """The tables of the cluster at `directory`, and when each was last written to."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        begin: Callable[[str], None] = begin_to_write,
+        round_lasts: float = ROUND,
+    ) -> None:
+        self._begin = begin
+        self._round_lasts = round_lasts
         self._databases = directory / "base"
         self._changed_at: dict[str, int] = {}
 
@@ -37,10 +58,10 @@ class Writeback:
         """Begin to write to disk what was changed since the last time, throughout a round."""
         files = await asyncio.to_thread(self._find_changed)
         for file in files:
-            await asyncio.to_thread(_begin, file)
-            await asyncio.sleep(ROUND / len(files))
+            await asyncio.to_thread(self._begin, file)
+            await asyncio.sleep(self._round_lasts / len(files))
         if not files:
-            await asyncio.sleep(ROUND)
+            await asyncio.sleep(self._round_lasts)
 
     def _find_changed(self) -> list[str]:
         # Any of it may be gone at any moment.
@@ -59,16 +80,3 @@ class Writeback:
                     if self._changed_at.get(file.path) != changed_at:
                         self._changed_at[file.path] = changed_at
                         yield file.path
-
-
-def _begin(file: str) -> None:
-    """How the writing ends is nobody's business here: what fails, Postgres hears from its own
-    fsync."""
-    if _sync_file_range is None:
-        return
-    with contextlib.suppress(OSError):
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _sync_file_range(descriptor, 0, 0, _WRITE)
-        finally:
-            os.close(descriptor)
